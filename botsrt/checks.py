@@ -1,0 +1,105 @@
+"""System checks: wrong combinations of settings, each with an id and a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from botsrt import conf
+
+_LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1", ".localhost"}
+
+
+@register
+def check_runtime_config(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E001: a BOTSRT_ variable cannot be used."""
+    try:
+        conf.from_mapping(settings.BOTSRT)
+    except conf.ConfigError as error:
+        return [
+            Error(str(error), hint="Correct or unset the variable; docs/operations.md lists all.", id="botsrt.E001")
+        ]
+    return []
+
+
+@register
+def check_debug_is_local(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E002: DEBUG shows source code and settings to whoever reaches an error page."""
+    if settings.DEBUG and not set(settings.ALLOWED_HOSTS) <= _LOOPBACK:
+        return [
+            Error(
+                "DEBUG is on while ALLOWED_HOSTS names hosts other than this machine.",
+                hint="Unset DEBUG, or set ALLOWED_HOSTS=localhost,127.0.0.1.",
+                id="botsrt.E002",
+            )
+        ]
+    return []
+
+
+@register
+def check_allowed_hosts(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E003: a wildcard host disables the origin check of the websockets."""
+    if any(host in ("*", ".") for host in settings.ALLOWED_HOSTS):
+        return [
+            Error(
+                "ALLOWED_HOSTS contains a wildcard, which lets any website open the site's websockets.",
+                hint="List the names under which the site is reached: ALLOWED_HOSTS=bots.example.org.",
+                id="botsrt.E003",
+            )
+        ]
+    return []
+
+
+@register
+def check_secret_key(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E004: a short key can be guessed, and it seals the bots' credentials."""
+    if len(settings.SECRET_KEY) < 32:
+        return [
+            Error(
+                f"SECRET_KEY has {len(settings.SECRET_KEY)} characters; at least 32 are needed.",
+                hint="Unset it to have one made and kept in PRAISON_HOME, or use 50 random characters.",
+                id="botsrt.E004",
+            )
+        ]
+    return []
+
+
+@register
+def check_cookies(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W001: signing in over plain HTTP from other machines shows the session cookie to the network."""
+    if not settings.BEHIND_HTTPS and not set(settings.ALLOWED_HOSTS) <= _LOOPBACK:
+        return [
+            Warning(
+                "The site answers for other hosts than this machine without HTTPS.",
+                hint="Put a proxy with TLS in front and set BEHIND_HTTPS=true.",
+                id="botsrt.W001",
+            )
+        ]
+    return []
+
+
+@register
+def check_scale_out(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W002: with a shared database but no Redis, other processes are only seen by polling."""
+    if "sqlite" in settings.DATABASES["default"]["ENGINE"]:
+        if settings.REDIS_URL:
+            return [
+                Warning(
+                    "REDIS_URL is set but the database is SQLite, which one machine alone can use.",
+                    hint="Set DATABASE_URL=postgres://… to run on more than one machine, or unset REDIS_URL.",
+                    id="botsrt.W002",
+                )
+            ]
+        return []
+    if not settings.REDIS_URL:
+        return [
+            Warning(
+                "PostgreSQL without REDIS_URL: processes notice each other's work only every BOTSRT_POLL_SECONDS.",
+                hint="Set REDIS_URL=redis://… when more than one process runs.",
+                id="botsrt.W003",
+            )
+        ]
+    return []

@@ -1,0 +1,126 @@
+"""The runtime's configuration: one frozen object, made once from the environment.
+
+Every field is set by ``BOTSRT_<NAME>`` (``BOTSRT_LEASE_SECONDS=3``). This is the one place where names, units,
+defaults and ranges are written down; ``load`` is the one place where they are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+
+
+def _option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:  # noqa: A002
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    # Turns
+    concurrency: int = _option(64, "Turns that one worker runs at a time.", least=1, most=10_000)
+    run_timeout_seconds: float = _option(300.0, "Longest run of an agent. Less than the claim timeout.", least=0.1)
+    claim_timeout_seconds: float = _option(
+        360.0,
+        "Longest time a turn may keep its entries, however alive its worker is. The documents say 300; it must be "
+        "longer than a run, which may take 300.",
+        least=0.2,
+    )
+    max_attempts: int = _option(5, "Failed turns before an entry goes to the dead letter queue.", least=1, most=50)
+    max_worker_deaths: int = _option(2, "Workers that may die on an entry before it counts as poison.", least=1)
+    max_entries_per_turn: int = _option(50, "Waiting messages of a lane that one turn answers together.", least=1)
+    max_history: int = _option(100, "Earlier messages that an agent gets.", least=0, most=10_000)
+    late_reply_seconds: float = _option(21_600.0, "Replies to older messages wait for staff (6 h).", least=1)
+    notice_after_seconds: float = _option(10.0, "A person hears of trouble if the next try is farther away.", least=0)
+    # Liveness
+    lease_seconds: float = _option(30.0, "How long a silent worker keeps its turns, sends and bots.", least=0.5)
+    poll_seconds: float = _option(1.0, "How often every loop looks at the database without being nudged.", least=0.01)
+    drain_seconds: float = _option(20.0, "Grace for running turns when the process is asked to stop.", least=0)
+    # Sending
+    send_timeout_seconds: float = _option(25.0, "Longest call to a platform for one message.", least=0.1)
+    max_send_attempts: int = _option(8, "Failed calls before an outgoing message is dead.", least=1)
+    max_restart_seconds: float = _option(60.0, "Longest wait before a failed adapter is started again.", least=0.01)
+    # Journal and dead letter queue
+    max_size: int = _option(50_000, "Journal entries kept; the oldest completed ones go first.", least=1)
+    ttl_seconds: float = _option(2_592_000.0, "Age at which completed entries are removed (30 days).", least=1)
+    dlq_max_size: int = _option(10_000, "Closed dead letter items kept; open ones are never dropped.", least=1)
+    dlq_ttl_seconds: float = _option(604_800.0, "Age at which closed dead letter items are removed (7 days).", least=1)
+    max_raw_bytes: int = _option(262_144, "Largest platform update kept in raw beside the message.", least=0)
+    max_webhook_bytes: int = _option(1_048_576, "Largest webhook body; larger ones are refused with 413.", least=1024)
+    # Database bridge
+    database_threads: int = _option(0, "Database threads; 0: 1 on SQLite, 2 on PostgreSQL.", least=0, most=32)
+    max_batch: int = _option(256, "Calls that share one commit at most.", least=1, most=10_000)
+    # Where adapters and agents are found
+    adapter_packages: tuple[str, ...] = _option(
+        ("botsrt.adapters",), "Packages searched for platforms, comma-separated."
+    )
+    agent_packages: tuple[str, ...] = _option(("botsrt.agents",), "Packages searched for agent kinds, comma-separated.")
+    # Words to people
+    trouble_text: str = _option(
+        "Sorry, something went wrong on our side. Your message is safe and will be answered.",
+        "What a person is told once when their message fails.",
+    )
+    resend_label: str = _option(
+        "(sent again: you may have received this already)\n", "Put before a message whose first sending is unsure."
+    )
+
+
+class ConfigError(ValueError):
+    """A ``BOTSRT_`` variable cannot be used. Names the variable and says what to write."""
+
+
+@cache
+def load() -> RuntimeConfig:
+    """The configuration of this process.
+
+    Raises:
+        ConfigError: a variable is unknown, malformed or out of range; the first one is named.
+    """
+    return from_mapping(settings.BOTSRT)
+
+
+def from_mapping(values: Mapping[str, str]) -> RuntimeConfig:
+    """The configuration that ``values`` (name without prefix, any case → text) describe; defaults for the rest."""
+    known = {item.name: item for item in fields(RuntimeConfig)}
+    parsed: dict[str, Any] = {}
+    for raw_name, text in values.items():
+        name = raw_name.lower()
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean BOTSRT_{close[0].upper()}?" if close else ""
+            raise ConfigError(f"BOTSRT_{name.upper()}: there is no such setting.{hint}")
+        parsed[name] = _parse(name, text, known[name].default, known[name].metadata)
+    config = RuntimeConfig(**parsed)
+    _check_together(config)
+    return config
+
+
+def _parse(name: str, text: str, default: Any, metadata: Mapping[str, Any]) -> Any:
+    variable = f"BOTSRT_{name.upper()}"
+    if isinstance(default, str):
+        return text
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        value = type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ConfigError(f"{variable}: {text!r} is not {kind}; the default is {default}.") from None
+    least, most = metadata["least"], metadata["most"]
+    if not (least is None or value >= least) or not (most is None or value <= most):  # also refuses nan
+        raise ConfigError(f"{variable}: {text} is out of range ({least} to {most or 'any'}); the default is {default}.")
+    return value
+
+
+def _check_together(config: RuntimeConfig) -> None:
+    if config.run_timeout_seconds >= config.claim_timeout_seconds:
+        raise ConfigError(
+            f"BOTSRT_RUN_TIMEOUT_SECONDS ({config.run_timeout_seconds:g}) must be less than "
+            f"BOTSRT_CLAIM_TIMEOUT_SECONDS ({config.claim_timeout_seconds:g}), or a live run would be taken for lost."
+        )
+    if config.send_timeout_seconds >= config.claim_timeout_seconds:
+        raise ConfigError("BOTSRT_SEND_TIMEOUT_SECONDS must be less than BOTSRT_CLAIM_TIMEOUT_SECONDS.")

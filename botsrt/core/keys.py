@@ -1,0 +1,22 @@
+"""Names that are computed, never chosen: session ids."""
+
+from __future__ import annotations
+
+import re
+
+#: A platform's name. Without an underscore, so that ``bot_{platform}_{user_id}`` can be read in one way only.
+PLATFORM_NAME = re.compile(r"[a-z][a-z0-9]{0,29}")
+
+#: The stable id of one configured bot.
+ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.IGNORECASE)
+
+
+def direct_session_id(platform: str, user_id: str) -> str:
+    """The session of one contact's direct messages. Source: the session documents, kept bit for bit."""
+    return f"bot_{platform}_{user_id}"
+
+
+def group_session_id(platform: str, account: str, channel_id: str, thread_id: str = "") -> str:
+    """The session that the members of a group chat (or of one thread in it) share with one bot."""
+    base = f"{platform}:acct:{account}:chat:{channel_id}"
+    return f"{base}:{thread_id}" if thread_id else base

@@ -1,0 +1,136 @@
+"""A message on its way in and out, as every platform's adapter and every service sees it.
+
+Values only, checked when they are made: what is here can be stored as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from botsrt.core.errors import UnreadableUpdate
+from botsrt.core.states import ChatType, EventKind
+from botsrt.core.text import storable, storable_json
+
+#: Longest id of an account, chat, thread, message or user, in characters; the width of the columns.
+MAX_ID_CHARS = 200
+
+#: Longest shown name of a person, chat or file, in characters. Longer names are cut, never refused.
+MAX_NAME_CHARS = 300
+
+
+def _checked_id(name: str, value: str, *, may_be_empty: bool = False) -> str:
+    if not value and not may_be_empty:
+        raise UnreadableUpdate(f"{name} is empty.")
+    if len(value) > MAX_ID_CHARS:
+        raise UnreadableUpdate(f"{name} has {len(value)} characters; {MAX_ID_CHARS} are possible.")
+    return storable(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A file the platform keeps; it is fetched when an agent wants it, never before the access check."""
+
+    kind: str  # photo, document, voice, audio, video, sticker, location, …
+    reference: str  # what the adapter needs to fetch it (a file id or a private URL); not a secret
+    name: str = ""
+    mime_type: str = ""
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """The contact who wrote, as the platform names them. Only ``user_id`` is identity."""
+
+    user_id: str
+    user_name: str = ""  # the handle, without @
+    display_name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user_id", _checked_id("sender.user_id", self.user_id))
+        object.__setattr__(self, "user_name", storable(self.user_name)[:MAX_NAME_CHARS])
+        object.__setattr__(self, "display_name", storable(self.display_name)[:MAX_NAME_CHARS])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where an answer goes: always copied from the inbound message, never "the last chat"."""
+
+    channel_id: str
+    thread_id: str = ""  # empty: the chat itself
+    reply_to: str = ""  # message id the answer refers to; empty: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundMessage:
+    """One inbound event, normalised. Raises ``UnreadableUpdate`` when an id is missing or too long."""
+
+    platform: str
+    account: str
+    channel_id: str
+    message_id: str
+    sender: Sender
+    text: str = ""
+    revision: str = ""  # tells edits of one message apart; empty: the original
+    thread_id: str = ""
+    reply_to: str = ""  # message id the answer should refer to; empty: none
+    kind: EventKind = EventKind.MESSAGE
+    chat_type: ChatType = ChatType.DIRECT
+    chat_name: str = ""
+    is_mentioned: bool = False  # the bot was addressed; always true in direct chats
+    attachments: tuple[Attachment, ...] = ()
+    sent_at: datetime | None = None  # the platform's time, aware UTC; None: the platform did not say
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("channel_id", "message_id"):
+            object.__setattr__(self, name, _checked_id(name, getattr(self, name)))
+        for name in ("revision", "thread_id", "reply_to"):
+            object.__setattr__(self, name, _checked_id(name, getattr(self, name), may_be_empty=True))
+        object.__setattr__(self, "text", storable(self.text))
+        object.__setattr__(self, "chat_name", storable(self.chat_name)[:MAX_NAME_CHARS])
+
+    @property
+    def route(self) -> Route:
+        return Route(channel_id=self.channel_id, thread_id=self.thread_id, reply_to=self.reply_to)
+
+    def to_payload(self) -> dict[str, Any]:
+        """All that a re-run needs, as JSON. The raw update is kept beside it, not in it."""
+        payload = asdict(replace(self, raw={}))
+        del payload["raw"]
+        payload["sent_at"] = self.sent_at.isoformat() if self.sent_at else None
+        checked = storable_json(payload)
+        assert isinstance(checked, dict)
+        return checked
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> InboundMessage:
+        """The message that ``to_payload`` stored."""
+        fields = dict(payload)
+        fields["sender"] = Sender(**fields["sender"])
+        fields["attachments"] = tuple(Attachment(**item) for item in fields["attachments"])
+        fields["kind"] = EventKind(fields["kind"])
+        fields["chat_type"] = ChatType(fields["chat_type"])
+        fields["sent_at"] = datetime.fromisoformat(fields["sent_at"]) if fields["sent_at"] else None
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundMessage:
+    """One part of an outgoing message, as an adapter gets it. It fits the platform's limit already."""
+
+    outbox_id: int
+    idempotency_key: str  # the same at every attempt; adapters pass it to platforms that can use it
+    account: str
+    route: Route
+    text: str
+    attempt: int  # 1 for the first call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendReceipt:
+    """What the platform said after it took a message."""
+
+    platform_message_id: str

@@ -1,0 +1,227 @@
+"""What the runtime expects of adapters and agents, and what it gives them.
+
+An adapter is one file ``botsrt/adapters/<platform>.py`` with a class ``Adapter``; an agent kind is one file
+``botsrt/agents/<kind>.py`` with a class ``Agent``. Both import from ``core`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, ClassVar, Literal, Protocol
+
+from botsrt.core.context import SessionContext
+from botsrt.core.errors import UnreadableUpdate
+from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
+from botsrt.core.states import Role
+
+# -- adapters ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a platform can do, as numbers and yes or no."""
+
+    max_text: int  # longest text of one message, in ``text_unit``
+    text_unit: Literal["chars", "utf16"] = "chars"
+    can_reconcile: bool = False  # can be asked whether a message arrived
+    has_typing: bool = False
+    has_webhook: bool = False
+    has_groups: bool = False
+    max_concurrent_sends: int = 8  # calls at a time for one bot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One setting or credential that a bot of this platform takes."""
+
+    name: str
+    help: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotConfig:
+    """One bot as its adapter sees it. Credentials are resolved and never shown."""
+
+    account: str
+    platform: str
+    version: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRequest:
+    """An HTTP request of a platform, raw: signatures are checked on ``body`` before anything is parsed."""
+
+    method: str
+    headers: Mapping[str, str]  # names in lower case
+    query: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookResponse:
+    status: int = 200
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """The platform's answer to "who am I": proof that the credentials work."""
+
+    identity: str  # the bot's public name or address, e.g. "@shop_bot"
+
+
+class Sink(Protocol):
+    """Where an adapter hands inbound events. A call returns when the event is committed, and only then may the
+    adapter acknowledge it; if the call raises ``StorageUnavailable`` the adapter must not acknowledge."""
+
+    async def receive(self, message: InboundMessage) -> bool:
+        """Store one event. True: it is new; False: a redelivery that was already stored."""
+
+    async def receive_unreadable(self, *, event_id: str, raw: Mapping[str, Any], error: UnreadableUpdate) -> None:
+        """Keep an update that could not be read, for staff. ``event_id`` makes a redelivery recognisable."""
+
+    async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
+        """A chat goes on under another id: its session and what waits to be sent follow."""
+
+
+class Adapter(Protocol):
+    """One bot on one platform.
+
+    Life cycle: ``start`` → ``run`` (until cancelled, or raises and is restarted with a new object) → ``close``.
+    ``run`` may be cancelled long before ``close``: a draining bot no longer reads but still sends.
+    ``webhook``, ``parse`` and ``probe`` work on an object that was never started.
+    """
+
+    platform: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+    settings: ClassVar[tuple[Option, ...]]
+    credentials: ClassVar[tuple[Option, ...]]
+
+    def __init__(self, config: BotConfig, sink: Sink) -> None:
+        """Check the configuration; raises ``ConfigurationError``. No I/O."""
+
+    def parse(self, raw: Mapping[str, Any]) -> InboundMessage | None:
+        """The normalised message; None for events that are none of our business. Pure.
+
+        Raises:
+            UnreadableUpdate: the event should be a message but cannot be read.
+        """
+
+    async def start(self) -> None:
+        """Connect and prove the credentials.
+
+        Raises:
+            CredentialError: refused; the bot waits for new ones.
+            ConfigurationError: cannot work as configured; the bot waits for a change.
+            Exception: anything else is retried with backoff.
+        """
+
+    async def run(self) -> None:
+        """Receive until cancelled. Returning or raising counts as a failure and is restarted with backoff."""
+
+    async def send(self, message: OutboundMessage) -> SendReceipt:
+        """Send one part. Raises one of the ``SendError`` family or ``CredentialError``; never anything else."""
+
+    async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
+        """Whether a message of unknown outcome arrived: its receipt, or None for certainly not.
+
+        Called only where ``capabilities.can_reconcile``. Raises ``PlatformUnavailable`` when it cannot be told now.
+        """
+
+    async def show_typing(self, route: Route) -> None:
+        """Show that an answer is on its way. Called only where ``capabilities.has_typing``; errors do not matter."""
+
+    async def probe(self) -> Probe:
+        """Ask the platform who we are. Raises like ``start``."""
+
+    async def webhook(self, request: WebhookRequest) -> WebhookResponse:
+        """Answer a webhook call: verify, parse, store, then 200. Called only where ``capabilities.has_webhook``.
+
+        Raises:
+            ForgedRequest: the proof is missing or wrong.
+            UnreadableUpdate: the body is not what the platform sends.
+            StorageUnavailable: not stored; the platform must deliver again.
+        """
+
+    async def close(self) -> None:
+        """Release everything. Safe to call twice, and without ``start``."""
+
+
+# -- agents --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """One agent profile as its agent object sees it."""
+
+    name: str
+    kind: str
+    version: int = 1
+    instructions: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryItem:
+    """One earlier message of the conversation, oldest first in a request."""
+
+    role: Role
+    text: str
+    sender_name: str = ""  # one line, neutralised; empty for the bot itself
+    platform: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRequest:
+    """What an agent gets: everything, as arguments. It holds no state of its own between runs."""
+
+    text: str  # all messages of the turn, in order; in groups each line says who wrote it
+    history: tuple[HistoryItem, ...]
+    attachments: tuple[Attachment, ...]
+    context: SessionContext
+    session_id: str
+    turn_id: str  # unique for this run: an idempotency key for tools that act on the outside world
+    entry_ids: tuple[int, ...]  # the journal entries answered here: the same at every attempt
+    attempt: int  # 1 for the first run over these entries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReply:
+    """What an agent says. Empty text: it chose to say nothing."""
+
+    text: str
+    usage: Mapping[str, Any] = field(default_factory=dict)  # tokens and cost, as the agent counts them
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Agent(Protocol):
+    """Answers requests. One object serves many turns at once."""
+
+    settings: ClassVar[tuple[Option, ...]]
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Check the configuration; raises ``ConfigurationError``. No I/O."""
+
+    async def run(self, request: AgentRequest) -> AgentReply:
+        """Answer one turn.
+
+        Raises:
+            TransientAgentError: may work later.
+            AgentUnavailable: cannot run at present; the message waits and loses no attempt.
+            AgentError: will not work; the message goes to the dead letter queue.
+        """
+
+    async def close(self) -> None:
+        """Release everything."""
+
+
+#: How long a typing indicator lasts on the platforms that have one. Source: Telegram sendChatAction.
+TYPING_LASTS = timedelta(seconds=5)

@@ -1,0 +1,162 @@
+"""Every state a row can be in. Models mirror these as choices; nothing else spells a state as a string."""
+
+from enum import StrEnum
+
+
+class ChatType(StrEnum):
+    DIRECT = "direct"
+    GROUP = "group"
+
+
+class EventKind(StrEnum):
+    """What an inbound event is."""
+
+    MESSAGE = "message"
+    EDIT = "edit"  # a new revision of an earlier message
+    CALLBACK = "callback"  # a pressed button; its data is the text
+    UNREADABLE = "unreadable"  # the platform sent something the adapter could not read
+
+
+class EntryState(StrEnum):
+    """Where a journal entry stands. An entry is in exactly one of these at any time."""
+
+    PENDING = "pending"  # waits for a turn, not before available_at
+    CLAIMED = "claimed"  # belongs to its running turn
+    COMPLETED = "completed"  # ended: answered or silent
+    HELD = "held"  # waits for staff: its reply is kept back, or a human has the conversation
+    DEAD = "dead"  # its turns failed: its DLQ item is open
+    DISCARDED = "discarded"  # staff gave it up, with a reason
+
+
+#: States that no turn will change without an act of staff.
+ENDED_ENTRY_STATES = (EntryState.COMPLETED, EntryState.HELD, EntryState.DEAD, EntryState.DISCARDED)
+
+
+class Outcome(StrEnum):
+    """How an entry ended."""
+
+    ANSWERED = "answered"
+    SILENT = "silent"  # processed; no answer was due (access, or the agent chose to say nothing)
+    HELD = "held"
+    DEAD = "dead"
+    DISCARDED = "discarded"
+
+
+class RunMode(StrEnum):
+    """What a turn does with its reply."""
+
+    SEND = "send"
+    HOLD = "hold"  # keep the reply for review
+
+
+class Trigger(StrEnum):
+    """Why a turn ran."""
+
+    MESSAGE = "message"
+    RETRY = "retry"  # a DLQ item was retried by staff
+    REPLAY = "replay"  # staff replayed the entry
+
+
+class TurnState(StrEnum):
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # stopped on purpose: drain, disabled bot, later /stop and takeover
+    TIMED_OUT = "timed_out"
+    ABANDONED = "abandoned"  # its worker died or lost its lease
+
+
+class DLQState(StrEnum):
+    OPEN = "open"
+    RETRYING = "retrying"  # its entry is pending or claimed again
+    RESOLVED = "resolved"
+    DISCARDED = "discarded"
+
+
+class DLQReason(StrEnum):
+    FAILED = "failed"  # a permanent error, or the last of the spaced attempts
+    TIMED_OUT = "timed_out"
+    POISON = "poison"  # two workers died on it
+    UNREADABLE = "unreadable"  # the platform's update could not be read
+
+
+class OutboxState(StrEnum):
+    """Where one part of an outgoing message stands."""
+
+    PENDING = "pending"
+    SENDING = "sending"  # the call to the platform is under way
+    SENT = "sent"
+    UNKNOWN = "unknown"  # the call was cut: nobody here knows whether it arrived
+    HELD = "held"  # waits for staff: late, or kept for review
+    DEAD = "dead"  # refused by the platform or withdrawn; the error says why
+
+
+class OutboxSource(StrEnum):
+    """Who speaks in an outgoing message."""
+
+    REPLY = "reply"
+    NOTICE = "notice"  # the runtime itself: trouble, overload
+    STAFF = "staff"
+
+
+class AdapterStatus(StrEnum):
+    """What the adapter of one bot is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    BACKOFF = "backoff"  # failed; restarts by itself
+    PAUSED = "paused"
+    CREDENTIAL_ERROR = "credential_error"  # waits for new credentials
+    FAILED = "failed"  # its settings are wrong; waits for a change
+    STOPPED = "stopped"
+
+
+class SessionScope(StrEnum):
+    PER_USER = "per_user"  # the direct conversation of one contact
+    PER_CHAT = "per_chat"  # one group chat (or one thread of it)
+
+
+class Handler(StrEnum):
+    """Who answers in a session."""
+
+    BOT = "bot"
+    HUMAN = "human"
+    PAUSED = "paused"
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+class HistoryKind(StrEnum):
+    CHAT = "chat"
+    MIRROR = "mirror"
+    STAFF = "staff"
+    NOTE = "note"  # internal to staff; never reaches an agent or a platform
+    DIVIDER = "divider"
+
+
+class UnknownUserPolicy(StrEnum):
+    """What a contact nobody knows may do."""
+
+    DENY = "deny"
+    PAIR = "pair"
+    ALLOW = "allow"
+
+
+class UnknownSendPolicy(StrEnum):
+    """What happens to a sent message whose fate the platform cannot tell."""
+
+    RESEND = "resend"  # send it again, with a note that says so
+    HOLD = "hold"  # leave it for staff
+
+
+class GroupRespond(StrEnum):
+    """What a bot reacts to in a group."""
+
+    ALL = "all"
+    MENTION = "mention"
+    COMMAND = "command"
+    OBSERVE = "observe"  # reads along, never answers
