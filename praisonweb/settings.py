@@ -14,7 +14,7 @@ from csp.constants import NONE, SELF
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
-# -- where things are kept ------------------------------------------------------------------------------------------
+# -- where things are kept -----------------------------------------------------------------------------------------
 
 PRAISON_HOME = Path(env.str("PRAISON_HOME", default=str(BASE_DIR / "var"))).expanduser().resolve()
 PRAISON_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,7 +22,8 @@ PRAISON_HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 def _secret_key() -> str:
     """``SECRET_KEY``, else the one kept in the data folder, made on first use with mode 0600."""
-    if key := env.str("SECRET_KEY", default=""):
+    key: str = env.str("SECRET_KEY", default="")
+    if key:
         return key
     path = PRAISON_HOME / "secret_key"
     try:
@@ -40,7 +41,7 @@ DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
-# -- applications ------------------------------------------------------------------------------------------------------
+# -- applications --------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
     "servestatic.runserver_nostatic",
@@ -127,12 +128,12 @@ Q_CLUSTER = {
     "label": "Tasks",
 }
 
-# -- the runtime --------------------------------------------------------------------------------------------------------
+# -- the runtime ---------------------------------------------------------------------------------------------------
 
 #: Every ``BOTSRT_<NAME>`` of the environment; read by ``botsrt.conf`` alone.
 BOTSRT = {name.removeprefix("BOTSRT_"): value for name, value in os.environ.items() if name.startswith("BOTSRT_")}
 
-# -- people and security ------------------------------------------------------------------------------------------------
+# -- people and security -------------------------------------------------------------------------------------------
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -169,7 +170,7 @@ CONTENT_SECURITY_POLICY = {
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 
-# -- static files, language, time ------------------------------------------------------------------------------------
+# -- static files, language, time ----------------------------------------------------------------------------------
 
 STATIC_URL = "static/"
 STATIC_ROOT = PRAISON_HOME / "static"
@@ -181,7 +182,7 @@ USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-# -- logging: one line per record on standard error, secrets masked -----------------------------------------------------
+# -- logging: one line per record on standard error, secrets masked ------------------------------------------------
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 LOGGING = {

@@ -15,7 +15,7 @@ class BotsError(Exception):
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
 
 
-# -- what a person or a program asked for ------------------------------------------------------------------------
+# -- what a person or a program asked for ----
 
 
 class InvalidInput(BotsError):
@@ -47,7 +47,7 @@ class CredentialError(BotsError):
     """The platform refused the credentials, or they are missing."""
 
 
-# -- inbound ------------------------------------------------------------------------------------------------------
+# -- inbound ----
 
 
 class UnreadableUpdate(BotsError):
@@ -58,14 +58,14 @@ class ForgedRequest(BotsError):
     """A webhook request did not prove that it comes from the platform."""
 
 
-# -- the database ---------------------------------------------------------------------------------------------------
+# -- the database ----
 
 
 class StorageUnavailable(BotsError):
     """The database did not take the work. Nothing was stored; the caller may try again later."""
 
 
-# -- outbound: what became of one call to a platform ------------------------------------------------------------------
+# -- outbound: what became of one call to a platform ----
 
 
 class SendError(BotsError):
@@ -105,7 +105,7 @@ class MessageRefused(SendError):
     """The platform will never take this message."""
 
 
-# -- agents -------------------------------------------------------------------------------------------------------------
+# -- agents ----
 
 
 class AgentError(BotsError):

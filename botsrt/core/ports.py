@@ -16,7 +16,7 @@ from botsrt.core.errors import UnreadableUpdate
 from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
 from botsrt.core.states import Role
 
-# -- adapters ---------------------------------------------------------------------------------------------------
+# -- adapters ----
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ class Adapter(Protocol):
         """Release everything. Safe to call twice, and without ``start``."""
 
 
-# -- agents --------------------------------------------------------------------------------------------------------
+# -- agents ----
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
