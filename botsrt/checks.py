@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core import checks
+from django.core.checks import CheckMessage, Error, register
 
 from botsrt import conf
 
@@ -72,7 +73,7 @@ def check_cookies(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """W001: signing in over plain HTTP from other machines shows the session cookie to the network."""
     if not settings.BEHIND_HTTPS and not set(settings.ALLOWED_HOSTS) <= _LOOPBACK:
         return [
-            Warning(
+            checks.Warning(
                 "The site answers for other hosts than this machine without HTTPS.",
                 hint="Put a proxy with TLS in front and set BEHIND_HTTPS=true.",
                 id="botsrt.W001",
@@ -87,7 +88,7 @@ def check_scale_out(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     if "sqlite" in settings.DATABASES["default"]["ENGINE"]:
         if settings.REDIS_URL:
             return [
-                Warning(
+                checks.Warning(
                     "REDIS_URL is set but the database is SQLite, which one machine alone can use.",
                     hint="Set DATABASE_URL=postgres://… to run on more than one machine, or unset REDIS_URL.",
                     id="botsrt.W002",
@@ -96,7 +97,7 @@ def check_scale_out(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
         return []
     if not settings.REDIS_URL:
         return [
-            Warning(
+            checks.Warning(
                 "PostgreSQL without REDIS_URL: processes notice each other's work only every BOTSRT_POLL_SECONDS.",
                 hint="Set REDIS_URL=redis://… when more than one process runs.",
                 id="botsrt.W003",

@@ -1,6 +1,7 @@
 """May this contact talk to this bot here? One pure decision, with a reason code for every drop.
 
-The order is fixed: blocked → group rules → allowed list → paired → policy. Deny by default; an empty list allows nobody.
+The order is fixed: blocked → group rules → allowed list → paired → policy. Deny by default; an empty list allows
+nobody.
 """
 
 from __future__ import annotations

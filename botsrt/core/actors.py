@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """A person of the staff, or a process. ``name`` is the site's user name, ``os:<user>`` in a shell, or ``system``."""
+    """A person of the staff, or a process. ``name``: the site's user name, ``os:<user>`` in a shell, or ``system``."""
 
     name: str
     address: str = ""  # the client's network address; empty in a shell

@@ -24,7 +24,7 @@ class AgentProfile(models.Model):
 
 
 class Bot(models.Model):
-    """One configured bot. ``account`` is its stable name, part of every dedup key. ``version`` grows with every change."""
+    """One configured bot. ``account`` is its stable name, part of every dedup key; each change raises ``version``."""
 
     account = account_field(unique=True)
     platform = platform_field()

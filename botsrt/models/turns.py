@@ -14,7 +14,7 @@ from botsrt.models.sessions import BotSession
 
 
 def new_turn_id() -> uuid.UUID:
-    """A UUID version 7: random, and growing with time, so that new rows stand together in the index. Source: RFC 9562."""
+    """A UUID version 7: random, and growing with time, so that new rows stand together in the index (RFC 9562)."""
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
     return uuid.UUID(int=value)

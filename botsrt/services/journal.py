@@ -1,0 +1,156 @@
+"""The inbound journal: receive and replay. Claiming and completing belong to turns (``services.turns``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+
+from botsrt.core.actors import Actor
+from botsrt.core.errors import Conflict, InvalidInput, NotFound, UnreadableUpdate
+from botsrt.core.messages import InboundMessage
+from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, Outcome, RunMode, Trigger
+from botsrt.core.text import storable_json
+from botsrt.models import JournalEntry
+from botsrt.services import audit, dlq, entries, identity, nudge, sessions
+from botsrt.services.dlq import Failure
+
+
+def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> int | None:
+    """Store one inbound event, unless it is stored already.
+
+    Returns:
+        The entry's id; None for a redelivery, which is counted on its row and has no other effect.
+    """
+    with transaction.atomic():
+        contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
+        session = sessions.for_message(message=message, contact=contact, now=now)
+        entry = JournalEntry(
+            platform=message.platform,
+            account=message.account,
+            channel_id=message.channel_id,
+            message_id=message.message_id,
+            revision=message.revision,
+            thread_id=message.thread_id,
+            chat_type=message.chat_type,
+            kind=message.kind,
+            lane=session.session_id,
+            session=session,
+            contact=contact,
+            payload=message.to_payload(),
+            raw=_raw(message.raw, max_bytes=max_raw_bytes),
+            available_at=now,
+            received_at=now,
+        )
+        if not _insert(entry):
+            return None
+        nudge.journal()
+        return entry.pk
+
+
+def receive_unreadable(
+    *,
+    platform: str,
+    account: str,
+    event_id: str,
+    raw: Mapping[str, Any],
+    error: UnreadableUpdate,
+    now: datetime,
+    max_raw_bytes: int,
+) -> int | None:
+    """Keep an update that no adapter could read, parked in the dead letter queue from the start.
+
+    Returns:
+        The entry's id; None for a redelivery.
+    """
+    with transaction.atomic():
+        entry = JournalEntry(
+            platform=platform,
+            account=account,
+            channel_id="unreadable",
+            message_id=event_id[:200],
+            chat_type=ChatType.DIRECT,
+            kind=EventKind.UNREADABLE,
+            payload={},
+            raw=_raw(raw, max_bytes=max_raw_bytes),
+            state=EntryState.DEAD,
+            outcome=Outcome.DEAD,
+            available_at=now,
+            received_at=now,
+            completed_at=now,
+        )
+        if not _insert(entry):
+            return None
+        dlq.park(entry=entry, reason=DLQReason.UNREADABLE, failure=Failure.of(error), now=now)
+        return entry.pk
+
+
+def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: datetime) -> None:
+    """Run an ended entry again, from its stored payload, and send its answer (or hold it for review).
+
+    Raises:
+        NotFound: there is no such entry.
+        InvalidInput: it has no readable message.
+        Conflict: it is pending or running already.
+    """
+    with transaction.atomic():
+        entry = JournalEntry.objects.filter(pk=entry_id).first()
+        if entry is None:
+            raise NotFound(f"There is no journal entry {entry_id}.")
+        if entry.kind == EventKind.UNREADABLE:
+            raise InvalidInput("entry", f"{entry_id} was not readable when it came, so there is nothing to run.")
+        before = entry.state
+        rows = JournalEntry.objects.filter(
+            pk=entry_id, state__in=(EntryState.COMPLETED, EntryState.HELD, EntryState.DEAD, EntryState.DISCARDED)
+        )
+        if not entries.requeue(rows, trigger=Trigger.REPLAY, mode=mode, actor=actor, reason=reason, now=now):
+            raise Conflict(f"Journal entry {entry_id} is {before} already: {_who(entry)}.")
+        dlq.retrying(entry_ids=[entry_id])
+        audit.record(
+            actor=actor,
+            verb="journal.replay",
+            object_kind="journal",
+            object_id=entry_id,
+            reason=reason,
+            before={"state": before},
+            after={"state": EntryState.PENDING, "mode": mode},
+            now=now,
+        )
+
+
+def _insert(entry: JournalEntry) -> bool:
+    """Insert ``entry``; a row with its key counts the duplicate instead. True: inserted."""
+    try:
+        with transaction.atomic():
+            entry.save(force_insert=True)
+    except IntegrityError:
+        counted = JournalEntry.objects.filter(
+            platform=entry.platform,
+            account=entry.account,
+            channel_id=entry.channel_id,
+            message_id=entry.message_id,
+            revision=entry.revision,
+        ).update(duplicates=F("duplicates") + 1)
+        if not counted:
+            raise  # something else than the key was violated
+        return False
+    return True
+
+
+def _raw(raw: Mapping[str, Any], *, max_bytes: int) -> object | None:
+    """The platform's own update, or None when it is too large to keep beside the message."""
+    if not raw:
+        return None
+    try:
+        size = len(json.dumps(raw))
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return storable_json(raw) if size <= max_bytes else None
+
+
+def _who(entry: JournalEntry) -> str:
+    return f"requested by {entry.requested_by}" if entry.requested_by else "it waits for its turn"

@@ -1,0 +1,364 @@
+"""Outgoing messages: claim, and the ways a call to a platform can end.
+
+A row is marked ``sending`` before the call. Each ending is a filtered update, so that a worker that was given up for
+dead cannot undo what its successor did; but a receipt is a receipt, whoever holds it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+
+from botsrt.core import backoff, redact
+from botsrt.core.actors import Actor
+from botsrt.core.errors import Conflict, InvalidInput, NotFound
+from botsrt.core.messages import OutboundMessage, Route, SendReceipt
+from botsrt.core.states import EntryState, OutboxState, Outcome
+from botsrt.models import Contact, JournalEntry, OutboxMessage
+from botsrt.services import audit, nudge, sessions
+
+#: What staff can say about a message whose fate is open.
+RESOLUTIONS = ("arrived", "again", "drop")
+
+_MAX_ERROR_CHARS = 2_000
+
+#: Longest wait between two tries while a platform is away.
+_MAX_RETRY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedSend:
+    """One message that this worker may hand to the platform, until the lease runs out."""
+
+    message: OutboundMessage  # the text as it is stored
+    platform: str
+    is_resend: bool
+
+
+def claim(
+    *,
+    worker_id: str,
+    accounts: Collection[str],
+    limit: int,
+    lease: timedelta,
+    late_after: timedelta,
+    now: datetime,
+) -> list[ClaimedSend]:
+    """Mark the heads of up to ``limit`` chats of ``accounts`` as being sent, and return them.
+
+    A chat whose head is under way or waits for its next attempt is passed over: its order is strict.
+    """
+    if not accounts:
+        return []
+    with transaction.atomic():
+        chat = {name: OuterRef(name) for name in ("account", "channel_id", "thread_id")}
+        earlier = OutboxMessage.objects.filter(**chat, state=OutboxState.PENDING, id__lt=OuterRef("id"))
+        under_way = OutboxMessage.objects.filter(**chat, state=OutboxState.SENDING)
+        heads = (
+            OutboxMessage.objects.filter(
+                _is_fresh(now - late_after), state=OutboxState.PENDING, next_attempt_at__lte=now, account__in=accounts
+            )
+            .filter(~Exists(earlier), ~Exists(under_way))
+            .order_by("next_attempt_at", "id")
+        )
+        ids = list(heads.values_list("id", flat=True)[:limit])
+        if not ids:
+            return []
+        OutboxMessage.objects.filter(id__in=ids, state=OutboxState.PENDING).update(
+            state=OutboxState.SENDING, worker_id=worker_id, lease_expires_at=now + lease
+        )
+        mine = OutboxMessage.objects.filter(id__in=ids, state=OutboxState.SENDING, worker_id=worker_id)
+        return [_as_claimed(row) for row in mine.order_by("id")]
+
+
+def _is_fresh(oldest: datetime) -> Q:
+    """Not older than ``oldest``, or released by staff, who know its age."""
+    return Q(created_at__gt=oldest) | ~Q(requested_by="")
+
+
+def _as_claimed(row: OutboxMessage) -> ClaimedSend:
+    return ClaimedSend(
+        message=OutboundMessage(
+            outbox_id=row.pk,
+            idempotency_key=row.idempotency_key,
+            account=row.account,
+            route=Route(channel_id=row.channel_id, thread_id=row.thread_id, reply_to=row.reply_to),
+            text=row.text,
+            attempt=row.attempts + 1,
+        ),
+        platform=row.platform,
+        is_resend=row.is_resend,
+    )
+
+
+# -- how a call ends ----
+
+
+def mark_sent(*, outbox_id: int, worker_id: str, receipt: SendReceipt, now: datetime) -> bool:
+    """The platform took it. Also takes a row back that was given up as unknown meanwhile: the receipt is proof.
+
+    Returns:
+        False when another worker is sending the row by now, or it is over.
+    """
+    with transaction.atomic():
+        open_rows = OutboxMessage.objects.filter(pk=outbox_id).filter(
+            Q(state=OutboxState.SENDING, worker_id=worker_id)
+            | Q(state__in=(OutboxState.UNKNOWN, OutboxState.PENDING, OutboxState.HELD))
+        )
+        done = open_rows.update(
+            state=OutboxState.SENT,
+            platform_message_id=receipt.platform_message_id[:200],
+            sent_at=now,
+            lease_expires_at=None,
+            error="",
+        )
+        nudge.outbox()  # the next of this chat
+        return bool(done)
+
+
+def wait(
+    *, outbox_id: int, worker_id: str, error: str, until: datetime | None, is_attempt: bool, now: datetime
+) -> bool:
+    """The platform certainly did not take it: it goes again.
+
+    Args:
+        until: not before then; None: after a backoff that grows with the failures.
+        is_attempt: count a failure. Rate limits and missing credentials are none.
+    """
+    with transaction.atomic():
+        row = _under_way(outbox_id, worker_id).first()
+        if row is None:
+            return False
+        attempts = row.attempts + 1 if is_attempt else row.attempts
+        return _leave(
+            outbox_id,
+            worker_id,
+            state=OutboxState.PENDING,
+            error=error,
+            attempts=attempts,
+            next_attempt_at=until
+            or now + backoff.exponential(max(attempts, 1), first_seconds=1.0, max_seconds=_MAX_RETRY_SECONDS),
+        )
+
+
+def mark_unknown(*, outbox_id: int, worker_id: str, error: str, now: datetime) -> bool:
+    """The call was cut: nobody here knows whether it arrived."""
+    with transaction.atomic():
+        nudge.outbox()
+        return _leave(outbox_id, worker_id, state=OutboxState.UNKNOWN, error=error, next_attempt_at=now)
+
+
+def mark_dead(*, outbox_id: int, worker_id: str, error: str) -> bool:
+    """The platform will never take it."""
+    with transaction.atomic():
+        nudge.outbox()
+        return _leave(outbox_id, worker_id, state=OutboxState.DEAD, error=error)
+
+
+def mark_gone(*, outbox_id: int, worker_id: str, error: str) -> bool:
+    """The chat cannot be written to: this message is dead, and its contact counts as out of reach until they write."""
+    with transaction.atomic():
+        Contact.objects.filter(sessions__outbox=outbox_id).update(is_reachable=False)
+        return mark_dead(outbox_id=outbox_id, worker_id=worker_id, error=error)
+
+
+def mark_migrated(*, outbox_id: int, worker_id: str, new_channel_id: str, now: datetime) -> bool:
+    """The chat moved: this message and the others that wait go to its new id."""
+    with transaction.atomic():
+        row = _under_way(outbox_id, worker_id).first()
+        if row is None:
+            return False
+        old_channel_id = row.channel_id
+        _leave(outbox_id, worker_id, state=OutboxState.PENDING, error="The chat moved.", next_attempt_at=now)
+        sessions.chat_migrated(account=row.account, old_channel_id=old_channel_id, new_channel_id=new_channel_id)
+        nudge.outbox()
+        return True
+
+
+def _under_way(outbox_id: int, worker_id: str) -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.filter(pk=outbox_id, state=OutboxState.SENDING, worker_id=worker_id)
+
+
+def _leave(outbox_id: int, worker_id: str, *, state: OutboxState, error: str, **fields: object) -> bool:
+    error = redact.redact(error)[:_MAX_ERROR_CHARS]
+    return bool(_under_way(outbox_id, worker_id).update(state=state, error=error, lease_expires_at=None, **fields))
+
+
+# -- leases and age ----
+
+
+def renew(*, worker_id: str, outbox_ids: Collection[int], lease: timedelta, now: datetime) -> None:
+    """Keep the rows whose calls are still under way."""
+    OutboxMessage.objects.filter(id__in=outbox_ids, state=OutboxState.SENDING, worker_id=worker_id).update(
+        lease_expires_at=now + lease
+    )
+
+
+def expire_sending(*, now: datetime) -> int:
+    """Rows whose worker fell silent in the call become unknown. Returns how many."""
+    with transaction.atomic():
+        count = OutboxMessage.objects.filter(state=OutboxState.SENDING, lease_expires_at__lte=now).update(
+            state=OutboxState.UNKNOWN,
+            lease_expires_at=None,
+            next_attempt_at=now,
+            error="The process died during the call: whether the message arrived is not known.",
+        )
+        if count:
+            nudge.outbox()
+        return count
+
+
+def hold_late(*, late_after: timedelta, now: datetime) -> int:
+    """Messages that could not be sent for so long wait for staff instead of surprising people. Returns how many."""
+    return (
+        OutboxMessage.objects.filter(state=OutboxState.PENDING)
+        .exclude(_is_fresh(now - late_after))
+        .update(state=OutboxState.HELD, error="Too old to be sent without being looked at.")
+    )
+
+
+# -- unknown outcomes ----
+
+
+def unknown(*, accounts: Collection[str], limit: int, now: datetime) -> list[ClaimedSend]:
+    """Messages of ``accounts`` whose fate is open and due to be looked into."""
+    rows = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
+    return [_as_claimed(row) for row in rows.order_by("id")[:limit]]
+
+
+def resend(*, outbox_id: int, is_labelled: bool, now: datetime) -> bool:
+    """Send a message of unknown fate again: labelled by policy, without a label where the platform denies having it."""
+    with transaction.atomic():
+        nudge.outbox()
+        return bool(
+            OutboxMessage.objects.filter(pk=outbox_id, state=OutboxState.UNKNOWN).update(
+                state=OutboxState.PENDING,
+                is_resend=F("is_resend") if not is_labelled else True,
+                next_attempt_at=now,
+            )
+        )
+
+
+def look_again(*, outbox_id: int, at: datetime) -> None:
+    """The platform could not say whether it has the message; ask again then."""
+    OutboxMessage.objects.filter(pk=outbox_id, state=OutboxState.UNKNOWN).update(next_attempt_at=at)
+
+
+# -- acts of staff ----
+
+
+def resolve(*, outbox_id: int, resolution: str, actor: Actor, reason: str = "", now: datetime) -> None:
+    """Decide about a message of unknown fate, or one that is held.
+
+    Args:
+        resolution: ``arrived`` (unknown only), ``again`` (send it), ``drop`` (give it up). A held reply is decided as
+            a whole, with all its parts.
+
+    Raises:
+        NotFound: there is no such message.
+        InvalidInput: the resolution is not one of these, or does not fit.
+        Conflict: its fate is not open (any more).
+    """
+    if resolution not in RESOLUTIONS:
+        raise InvalidInput("as", f"{resolution!r} is not one of {', '.join(RESOLUTIONS)}.")
+    with transaction.atomic():
+        row = OutboxMessage.objects.filter(pk=outbox_id).first()
+        if row is None:
+            raise NotFound(f"There is no outgoing message {outbox_id}.")
+        if row.state not in (OutboxState.UNKNOWN, OutboxState.HELD):
+            raise Conflict(f"Outgoing message {outbox_id} is {row.state} already; its fate is not open.")
+        if resolution == "arrived" and row.state == OutboxState.HELD:
+            raise InvalidInput("as", "a held message was never sent, so it cannot have arrived; use again or drop.")
+        _decide(row, resolution, actor=actor, reason=reason, now=now)
+        audit.record(
+            actor=actor,
+            verb="outbox.resolve",
+            object_kind="outbox",
+            object_id=outbox_id,
+            reason=reason,
+            before={"state": row.state},
+            after={"resolution": resolution},
+            now=now,
+        )
+        nudge.outbox()
+
+
+def _decide(row: OutboxMessage, resolution: str, *, actor: Actor, reason: str, now: datetime) -> None:
+    rows = OutboxMessage.objects.filter(pk=row.pk, state=row.state)
+    if row.state == OutboxState.HELD and row.turn_id:
+        rows = OutboxMessage.objects.filter(turn=row.turn_id, state=OutboxState.HELD)
+    match resolution:
+        case "arrived":
+            count = rows.update(state=OutboxState.SENT, sent_at=now, requested_by=actor.name)
+        case "again":
+            count = rows.update(
+                state=OutboxState.PENDING,
+                is_resend=row.state == OutboxState.UNKNOWN,
+                next_attempt_at=now,
+                requested_by=actor.name,
+            )
+        case _:
+            count = rows.update(
+                state=OutboxState.DEAD, error=f"Given up by {actor.name}. {reason}".strip(), requested_by=actor.name
+            )
+    if not count:
+        raise Conflict(f"Outgoing message {row.pk} was decided by somebody else in this moment.")
+    if row.state == OutboxState.HELD and row.turn_id:
+        _end_held_entries(row.turn_id, is_dropped=resolution == "drop", reason=reason, now=now)
+
+
+def _end_held_entries(turn_id: uuid.UUID, *, is_dropped: bool, reason: str, now: datetime) -> None:
+    entries = JournalEntry.objects.filter(turn=turn_id, state=EntryState.HELD)
+    if is_dropped:
+        entries.update(state=EntryState.DISCARDED, outcome=Outcome.DISCARDED, outcome_reason=reason, completed_at=now)
+    else:
+        entries.update(state=EntryState.COMPLETED, outcome=Outcome.ANSWERED, completed_at=now)
+
+
+def send_reply_again(*, entry_id: int, actor: Actor, reason: str, now: datetime) -> int:
+    """Send the stored reply of an answered entry once more, on the same route. Returns the number of parts.
+
+    Raises:
+        NotFound: there is no such entry, or no reply of it is stored.
+    """
+    with transaction.atomic():
+        turn_id = JournalEntry.objects.values_list("turn", flat=True).filter(pk=entry_id).first()
+        parts = list(OutboxMessage.objects.filter(turn=turn_id).order_by("id")) if turn_id else []
+        if not parts:
+            raise NotFound(f"No reply of journal entry {entry_id} is stored.")
+        again = uuid.uuid4()
+        OutboxMessage.objects.bulk_create(
+            OutboxMessage(
+                idempotency_key=f"again:{again}:{number}",
+                platform=part.platform,
+                account=part.account,
+                channel_id=part.channel_id,
+                thread_id=part.thread_id,
+                reply_to=part.reply_to,
+                session_id=part.session_id,
+                entry_id=entry_id,
+                source=part.source,
+                requested_by=actor.name,
+                text=part.text,
+                is_resend=True,
+                next_attempt_at=now,
+                created_at=now,
+            )
+            for number, part in enumerate(parts)
+        )
+        audit.record(
+            actor=actor,
+            verb="journal.send_again",
+            object_kind="journal",
+            object_id=entry_id,
+            reason=reason,
+            after={"parts": len(parts)},
+            now=now,
+        )
+        nudge.outbox()
+        return len(parts)

@@ -1,0 +1,522 @@
+"""Turns: claim, finish, fail, release, abandon. Every way a turn can end is one function and one commit.
+
+Each ending is a filtered update on the running turn: a late result of a turn that was abandoned, stopped or overtaken
+changes nothing, and its caller is told.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, QuerySet
+
+from botsrt.core import backoff
+from botsrt.core.messages import InboundMessage, Route
+from botsrt.core.states import (
+    DLQReason,
+    EntryState,
+    OutboxSource,
+    OutboxState,
+    Outcome,
+    Role,
+    RunMode,
+    Trigger,
+    TurnState,
+)
+from botsrt.core.text import one_line, storable
+from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
+from botsrt.models.turns import new_turn_id
+from botsrt.services import dlq, nudge
+from botsrt.services.dlq import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedEntry:
+    """One entry of a claimed turn."""
+
+    id: int
+    message: InboundMessage  # with the text that staff edited, where they did
+    received_at: datetime
+    attempts: int  # failed turns so far
+    deaths: int
+    is_from_blocked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedTurn:
+    """A running turn, as the worker that claimed it sees it."""
+
+    id: uuid.UUID
+    lane: str
+    session_pk: int
+    session_id: str
+    generation: int
+    platform: str
+    account: str
+    route: Route  # of its latest entry: all its entries came from this chat
+    entries: tuple[ClaimedEntry, ...]  # in the order in which they came; at least one
+    attempt: int
+    trigger: Trigger
+    run_mode: RunMode
+
+    @property
+    def entry_ids(self) -> list[int]:
+        return [entry.id for entry in self.entries]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a turn that ran to its end ended."""
+
+    parts: tuple[str, ...] = ()  # the reply, cut for the platform; none: nothing is sent
+    text: str = ""  # the reply, whole
+    reason: str = ""  # why there is none: a code of core.access; empty when the agent decided
+    in_history: bool = True  # False for messages that the gate dropped: they are no part of the conversation
+    agent: str = ""
+    agent_version: int = 0
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+# -- claim ----
+
+
+def claim(
+    *,
+    worker_id: str,
+    limit: int,
+    accounts: Collection[str] | None,
+    max_entries_per_turn: int,
+    lease: timedelta,
+    claim_timeout: timedelta,
+    now: datetime,
+) -> list[ClaimedTurn]:
+    """Claim up to ``limit`` lanes that have due entries and no running turn, oldest entry first.
+
+    All due entries of a lane that came from the same chat are claimed together, up to ``max_entries_per_turn``; an
+    entry that must run alone is claimed alone.
+
+    Args:
+        accounts: only entries of these bots; None: of all enabled bots.
+    """
+    with transaction.atomic():
+        groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries_per_turn, now=now)
+        if not groups:
+            return []
+        wanted = [
+            Turn(
+                id=new_turn_id(),
+                lane=group[0].lane,
+                session_id=group[0].session_id,
+                generation=group[0].epoch,
+                worker_id=worker_id,
+                lease_expires_at=now + lease,
+                deadline_at=now + claim_timeout,
+                trigger=group[0].trigger,
+                run_mode=group[0].run_mode,
+                requested_by=group[0].requested_by,
+                request_reason=group[0].request_reason,
+                attempt=max(entry.attempts + entry.deaths for entry in group) + 1,
+                started_at=now,
+            )
+            for group in groups
+        ]
+        # The unique constraint on running lanes decides who wins; a row that lost is simply not there afterwards.
+        Turn.objects.bulk_create(wanted, ignore_conflicts=True)
+        won = set(Turn.objects.filter(id__in=[turn.id for turn in wanted]).values_list("id", flat=True))
+        for turn, group in zip(wanted, groups, strict=True):
+            if turn.id not in won:
+                continue
+            taken = JournalEntry.objects.filter(id__in=[entry.id for entry in group], state=EntryState.PENDING).update(
+                state=EntryState.CLAIMED, turn=turn.id, claimed_at=now
+            )
+            if not taken:
+                Turn.objects.filter(id=turn.id).delete()
+        return _claimed(won)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Due:
+    id: int
+    lane: str
+    session_id: int
+    account: str
+    channel_id: str
+    thread_id: str
+    attempts: int
+    deaths: int
+    runs_alone: bool
+    trigger: Trigger
+    run_mode: RunMode
+    requested_by: str
+    request_reason: str
+    epoch: int
+
+    @property
+    def chat(self) -> tuple[str, str, str]:
+        return self.account, self.channel_id, self.thread_id
+
+
+_DUE_FIELDS = (
+    "id",
+    "lane",
+    "session_id",
+    "account",
+    "channel_id",
+    "thread_id",
+    "attempts",
+    "deaths",
+    "runs_alone",
+    "trigger",
+    "run_mode",
+    "requested_by",
+    "request_reason",
+)
+
+
+def _due_groups(*, accounts: Collection[str] | None, limit: int, max_entries: int, now: datetime) -> list[list[_Due]]:
+    """The entries of each claimable lane that the next turn should take, oldest lane first."""
+    enabled = Bot.objects.filter(is_enabled=True)
+    if accounts is not None:
+        enabled = enabled.filter(account__in=accounts)
+    pending = JournalEntry.objects.filter(
+        state=EntryState.PENDING, available_at__lte=now, account__in=enabled.values("account")
+    )
+    running = Turn.objects.filter(lane=OuterRef("lane"), state=TurnState.RUNNING)
+    # A lane may have many due entries, so more rows are read than lanes are wanted.
+    first_rows = (
+        pending.filter(~Exists(running)).order_by("available_at", "id").values_list("lane", flat=True)[: limit * 4]
+    )
+    lanes = list(dict.fromkeys(first_rows))[:limit]
+    by_lane: defaultdict[str, list[_Due]] = defaultdict(list)
+    if lanes:
+        rows = (
+            pending.filter(lane__in=lanes)
+            .order_by("id")
+            .annotate(epoch=F("session__epoch"))
+            .values(*_DUE_FIELDS, "epoch")[: limit * max_entries]
+        )
+        for row in rows:
+            by_lane[row["lane"]].append(_Due(**row))
+    return [_group(by_lane[lane], max_entries=max_entries) for lane in lanes if by_lane[lane]]
+
+
+def _group(due: Sequence[_Due], *, max_entries: int) -> list[_Due]:
+    """What the next turn of one lane takes: its first entry, and what belongs with it."""
+    first = due[0]
+    if first.runs_alone:
+        return [first]
+    together = [entry for entry in due if not entry.runs_alone and entry.chat == first.chat]
+    return together[:max_entries]
+
+
+def _claimed(turn_ids: Collection[uuid.UUID]) -> list[ClaimedTurn]:
+    """The turns as they stand in the database, with their entries."""
+    by_turn: defaultdict[uuid.UUID, list[JournalEntry]] = defaultdict(list)
+    rows = JournalEntry.objects.filter(turn__in=turn_ids, state=EntryState.CLAIMED).order_by("id")
+    for row in rows.select_related("turn", "session", "contact").defer("raw"):
+        assert row.turn_id is not None
+        by_turn[row.turn_id].append(row)
+    return [_as_claimed(rows) for rows in by_turn.values()]
+
+
+def _as_claimed(rows: Sequence[JournalEntry]) -> ClaimedTurn:
+    last = rows[-1]
+    turn, session = last.turn, last.session
+    assert turn is not None
+    assert session is not None
+    entries = tuple(_claimed_entry(row) for row in rows)
+    return ClaimedTurn(
+        id=turn.id,
+        lane=turn.lane,
+        session_pk=session.pk,
+        session_id=session.session_id,
+        generation=turn.generation,
+        platform=last.platform,
+        account=last.account,
+        route=entries[-1].message.route,
+        entries=entries,
+        attempt=turn.attempt,
+        trigger=Trigger(turn.trigger),
+        run_mode=RunMode(turn.run_mode),
+    )
+
+
+def _claimed_entry(row: JournalEntry) -> ClaimedEntry:
+    payload = dict(row.payload)
+    if row.edited_text is not None:
+        payload["text"] = row.edited_text
+    return ClaimedEntry(
+        id=row.pk,
+        message=InboundMessage.from_payload(payload),
+        received_at=row.received_at,
+        attempts=row.attempts,
+        deaths=row.deaths,
+        is_from_blocked=row.contact is not None and row.contact.is_blocked,
+    )
+
+
+# -- the good end ----
+
+
+def finish(*, turn: ClaimedTurn, result: Result, late_after: timedelta, now: datetime) -> bool:
+    """End a turn: history, outbox, the turn's result and its entries' completion, in one commit.
+
+    A reply to a message older than ``late_after``, or of a turn that was asked to, is held for staff instead of sent.
+
+    Returns:
+        False when the turn is no longer running or its session moved on: nothing was changed, the result is refused.
+    """
+    with transaction.atomic():
+        if not _end(
+            turn.id,
+            TurnState.FINISHED,
+            now=now,
+            generation=turn.generation,
+            agent=result.agent,
+            agent_version=result.agent_version,
+            usage=dict(result.usage),
+        ):
+            return False
+        is_late = now - min(entry.received_at for entry in turn.entries) > late_after
+        is_held = bool(result.parts) and (is_late or turn.run_mode == RunMode.HOLD)
+        state, outcome = _ending(has_reply=bool(result.parts), is_held=is_held)
+        JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED).update(
+            state=state, outcome=outcome, outcome_reason=result.reason, completed_at=now
+        )
+        if result.in_history:
+            HistoryMessage.objects.bulk_create(_history_rows(turn, result, now=now))
+            BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
+        if result.parts:
+            OutboxMessage.objects.bulk_create(
+                _outbox_rows(turn, result.parts, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
+            )
+            nudge.outbox()
+        if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
+            dlq.resolve(entry_ids=turn.entry_ids, now=now)
+        nudge.journal()  # what waited behind this turn can run now
+        return True
+
+
+def _ending(*, has_reply: bool, is_held: bool) -> tuple[EntryState, Outcome]:
+    if is_held:
+        return EntryState.HELD, Outcome.HELD
+    return EntryState.COMPLETED, Outcome.ANSWERED if has_reply else Outcome.SILENT
+
+
+def _history_rows(turn: ClaimedTurn, result: Result, *, now: datetime) -> list[HistoryMessage]:
+    """The messages of the turn, then the reply. A message that an earlier turn wrote down already is not repeated."""
+    known: set[int | None] = set()
+    if turn.trigger != Trigger.MESSAGE:
+        known = set(
+            HistoryMessage.objects.filter(entry__in=turn.entry_ids, role=Role.USER).values_list("entry", flat=True)
+        )
+    rows = [
+        HistoryMessage(
+            session_id=turn.session_pk,
+            turn_id=turn.id,
+            ordinal=ordinal,
+            entry_id=entry.id,
+            role=Role.USER,
+            sender_name=one_line(entry.message.sender.display_name or entry.message.sender.user_name),
+            text=entry.message.text,
+            attachments=entry.message.to_payload()["attachments"],
+            route=_route_json(turn, entry.message.route),
+            created_at=entry.message.sent_at or entry.received_at,
+        )
+        for ordinal, entry in enumerate(turn.entries)
+        if entry.id not in known
+    ]
+    if result.text:
+        rows.append(
+            HistoryMessage(
+                session_id=turn.session_pk,
+                turn_id=turn.id,
+                ordinal=len(turn.entries),
+                role=Role.ASSISTANT,
+                text=storable(result.text),
+                route=_route_json(turn, turn.route),
+                source=result.agent,
+                metadata=dict(result.metadata),
+                created_at=now,
+            )
+        )
+    return rows
+
+
+def _route_json(turn: ClaimedTurn, route: Route) -> dict[str, str]:
+    return {
+        "platform": turn.platform,
+        "account": turn.account,
+        "channel_id": route.channel_id,
+        "thread_id": route.thread_id,
+    }
+
+
+def _outbox_rows(turn: ClaimedTurn, parts: Sequence[str], *, state: OutboxState, now: datetime) -> list[OutboxMessage]:
+    return [
+        OutboxMessage(
+            idempotency_key=f"turn:{turn.id}:{number}",
+            platform=turn.platform,
+            account=turn.account,
+            channel_id=turn.route.channel_id,
+            thread_id=turn.route.thread_id,
+            reply_to=turn.route.reply_to if number == 0 else "",
+            session_id=turn.session_pk,
+            turn_id=turn.id,
+            entry_id=turn.entries[-1].id,
+            source=OutboxSource.REPLY,
+            text=storable(part),
+            state=state,
+            next_attempt_at=now,
+            created_at=now,
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+# -- the other ends ----
+
+
+def fail(
+    *, turn: ClaimedTurn, failure: Failure, max_attempts: int, notice_after: timedelta, notice_text: str, now: datetime
+) -> bool:
+    """End a turn whose agent failed: its entries are tried again later, or parked in the dead letter queue.
+
+    Entries of a turn over several are tried again one by one, so that one bad message takes no other with it. The
+    person is told once, when the next try is more than ``notice_after`` away.
+
+    Returns:
+        False when the turn is no longer running: nothing was changed.
+    """
+    state = TurnState.TIMED_OUT if failure.is_timeout else TurnState.FAILED
+    with transaction.atomic():
+        if not _end(turn.id, state, now=now, error_class=failure.error_class, error_text=failure.error_text):
+            return False
+        entries = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
+        if len(turn.entries) > 1:
+            entries.update(state=EntryState.PENDING, attempts=F("attempts") + 1, runs_alone=True, available_at=now)
+            nudge.journal()
+            return True
+        for entry in entries:
+            entry.attempts += 1
+            if failure.is_transient and not failure.is_timeout and entry.attempts < max_attempts:
+                wait = max(backoff.before_turn(entry.attempts + 1), failure.retry_after or timedelta())
+                _wait(entry, until=now + wait)
+                is_far = wait > notice_after
+            else:
+                _die(
+                    entry,
+                    reason=DLQReason.TIMED_OUT if failure.is_timeout else DLQReason.FAILED,
+                    failure=failure,
+                    now=now,
+                )
+                is_far = True
+            if is_far:
+                _tell_of_trouble(turn, entry, text=notice_text, now=now)
+        nudge.journal()
+        return True
+
+
+def release(*, turn_id: uuid.UUID, available_at: datetime, now: datetime) -> bool:
+    """Hand a running turn back without using up an attempt: drain, a stopped bot, an agent that cannot run now.
+
+    Returns:
+        False when the turn is no longer running.
+    """
+    with transaction.atomic():
+        if not _end(turn_id, TurnState.CANCELLED, now=now):
+            return False
+        JournalEntry.objects.filter(turn=turn_id, state=EntryState.CLAIMED).update(
+            state=EntryState.PENDING, available_at=available_at
+        )
+        nudge.journal()
+        return True
+
+
+def renew(*, worker_id: str, turn_ids: Collection[uuid.UUID], lease: timedelta, now: datetime) -> set[uuid.UUID]:
+    """Keep the claims of running turns. Returns the ids that are still this worker's; the others were lost."""
+    mine = Turn.objects.filter(id__in=turn_ids, worker_id=worker_id, state=TurnState.RUNNING, deadline_at__gt=now)
+    with transaction.atomic():
+        mine.update(lease_expires_at=now + lease)
+        return set(mine.values_list("id", flat=True))
+
+
+def abandon_expired(*, max_worker_deaths: int, now: datetime) -> int:
+    """End the turns whose workers fell silent; their entries become pending again, or poison. Returns how many turns.
+
+    Entries of a turn over several go on one by one, so that the one that kills workers is found.
+    """
+    with transaction.atomic():
+        expired = Turn.objects.filter(state=TurnState.RUNNING, lease_expires_at__lte=now)
+        ids = list(expired.values_list("id", flat=True)[:500])
+        ended = [turn_id for turn_id in ids if _end(turn_id, TurnState.ABANDONED, now=now)]
+        for turn_id in ended:
+            _give_back_or_poison(
+                JournalEntry.objects.filter(turn=turn_id, state=EntryState.CLAIMED),
+                max_worker_deaths=max_worker_deaths,
+                now=now,
+            )
+        if ended:
+            nudge.journal()
+        return len(ended)
+
+
+def _give_back_or_poison(entries: QuerySet[JournalEntry], *, max_worker_deaths: int, now: datetime) -> None:
+    rows = list(entries)
+    for entry in rows:
+        entry.deaths += 1
+        if entry.deaths >= max_worker_deaths and len(rows) == 1:
+            failure = Failure(
+                error_class="WorkerDied",
+                error_text=f"{entry.deaths} workers died or fell silent while they ran this message.",
+            )
+            _die(entry, reason=DLQReason.POISON, failure=failure, now=now)
+        else:
+            entry.runs_alone = entry.runs_alone or len(rows) > 1
+            _wait(entry, until=now)
+
+
+def _end(turn_id: uuid.UUID, state: TurnState, *, now: datetime, generation: int | None = None, **fields: Any) -> bool:
+    """Move a running turn to its end. The row count says who won."""
+    running = Turn.objects.filter(id=turn_id, state=TurnState.RUNNING)
+    if generation is not None:
+        running = running.filter(session__epoch=generation)
+    return bool(running.update(state=state, finished_at=now, **fields))
+
+
+def _wait(entry: JournalEntry, *, until: datetime) -> None:
+    entry.state, entry.available_at = EntryState.PENDING, until
+    entry.save(update_fields=["state", "available_at", "attempts", "deaths", "runs_alone"])
+
+
+def _die(entry: JournalEntry, *, reason: DLQReason, failure: Failure, now: datetime) -> None:
+    entry.state, entry.outcome, entry.completed_at = EntryState.DEAD, Outcome.DEAD, now
+    entry.save(update_fields=["state", "outcome", "completed_at", "attempts", "deaths"])
+    dlq.park(entry=entry, reason=reason, failure=failure, now=now)
+
+
+def _tell_of_trouble(turn: ClaimedTurn, entry: JournalEntry, *, text: str, now: datetime) -> None:
+    """One notice for an entry, however often it fails: the key makes a second one a conflict that is ignored."""
+    notice = OutboxMessage(
+        idempotency_key=f"trouble:{entry.pk}",
+        platform=entry.platform,
+        account=entry.account,
+        channel_id=entry.channel_id,
+        thread_id=entry.thread_id,
+        reply_to=turn.route.reply_to,
+        session_id=turn.session_pk,
+        entry=entry,
+        source=OutboxSource.NOTICE,
+        text=text,
+        next_attempt_at=now,
+        created_at=now,
+    )
+    OutboxMessage.objects.bulk_create([notice], ignore_conflicts=True)
+    nudge.outbox()
