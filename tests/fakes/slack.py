@@ -1,0 +1,911 @@
+"""Slack on loopback: Web API, Socket Mode and signed Events API calls, as slack_sdk 3.47 uses them.
+
+Try it from a shell; the tokens and the control verbs are printed at the start::
+
+    python -m tests.fakes.slack --port 9200
+    curl -s localhost:9200/control/dm -d '{"text": "hello", "user": "U0ALICE"}'
+    curl -s localhost:9200/control/mention -d '{"text": "anybody here?"}'
+    curl -s localhost:9200/control/fail_next -d '{"kind": "429", "retry_after": 2, "times": 3}'
+    curl -s localhost:9200/control/sent
+
+and point a bot at it with the setting ``api_base_url=http://127.0.0.1:9200``. In a test::
+
+    async with SlackServer() as server:
+        ts = server.dm("hello")
+        await server.until(lambda: server.sent)
+
+Kept from the real one: HTTP 200 with ``ok: false`` for errors, 429 with Retry-After; an event goes to one connection of
+the app and again, with a retry count, until it is acknowledged; a mention is two events with one ts; a bot hears its
+own messages; metadata is returned only when asked for; thread replies are not part of a channel's history.
+Different: deliveries are repeated within fractions of a second and, unless ``max_retries`` says so, for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import html
+import itertools
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+#: Longest text of a message. Source: chat.postMessage, "Truncating content" and the error msg_too_long.
+MAX_TEXT_CHARS = 40_000
+
+#: How long an answer to an event may take until it counts as lost. Slack waits 3 s.
+ACK_SECONDS = 1.0
+
+#: The pause before an event that was not taken is delivered again. Slack: at once, 1 min, 5 min.
+RETRY_SECONDS = 0.1
+
+#: Calls of a bot's events URL that may be under way at a time.
+MAX_EVENT_CALLS = 32
+
+ALICE = "U0ALICE"
+
+
+@dataclass(kw_only=True, eq=False)
+class FakeBot:
+    """An app with its bot user, installed in one workspace."""
+
+    name: str
+    team_id: str
+    app_id: str
+    bot_id: str
+    user_id: str
+    bot_token: str
+    app_token: str
+    signing_secret: str
+    channel_id: str  # a channel the bot is in
+    events_url: str = ""  # where events are posted; empty: Socket Mode
+    token_error: str = ""  # what every call with the bot token is answered with
+    app_token_error: str = ""
+    is_frozen: bool = False  # its connections stay open and silent: no events, no pong
+    connections: list[web.WebSocketResponse] = field(default_factory=list, repr=False)
+    connected: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    connection_count: int = 0  # all there ever were
+
+
+@dataclass(kw_only=True)
+class Channel:
+    id: str
+    team_id: str
+    name: str = ""
+    kind: Literal["channel", "im", "mpim"] = "channel"
+    user_id: str = ""  # the human of an im
+    members: set[str] = field(default_factory=set)  # user ids of bots
+    is_archived: bool = False
+    messages: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # by ts, in order
+
+
+@dataclass(kw_only=True)
+class Sent:
+    """What a bot posted."""
+
+    bot: str
+    channel: str
+    ts: str
+    text: str  # as it came, with &amp; &lt; &gt;
+    thread_ts: str = ""
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The text as people see it."""
+        return html.unescape(self.text)
+
+
+@dataclass(kw_only=True, eq=False)
+class Delivery:
+    """One event on its way to one app, until it is acknowledged."""
+
+    bot: FakeBot = field(repr=False)
+    payload: dict[str, Any]
+    envelope_id: str
+    attempts: int = 0
+    is_acked: bool = False
+    is_dropped: bool = False  # given up after ``max_retries``
+    reason: str = ""  # why the last attempt failed
+    statuses: list[int] = field(default_factory=list)  # answers of the events URL
+    sent_on: web.WebSocketResponse | None = field(default=None, repr=False)
+    answer: asyncio.Future[bool] | None = field(default=None, repr=False)
+
+
+FaultKind = Literal["429", "error", "status", "slow", "cut_before", "cut_after"]
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """What happens to the next matching API calls, in the order in which the faults were set."""
+
+    kind: FaultKind
+    method: str = "chat.postMessage"
+    times: int = 1
+    error: str = "internal_error"  # for kind error
+    status: int = 503  # for kind status
+    body: str = "upstream error"  # for kind status; a JSON text is sent as JSON
+    retry_after: int = 1  # seconds, for kind 429
+    seconds: float = 1.0  # for kind slow; the call is applied afterwards
+    bot: str = ""  # hit this bot alone
+
+
+class Refused(Exception):
+    """An API call is answered with ``ok: false`` and this error."""
+
+
+#: What ``POST /control/<verb>`` may call.
+VERBS = frozenset(
+    {
+        "dm", "say", "mention", "edit", "unfurl", "delete", "join", "bot_message", "event", "raw_event",
+        "add_bot", "add_user", "add_channel", "archive", "kick", "set_events_url", "verify_url", "set_token_error",
+        "fail_next", "duplicates", "disconnect", "drop_connections", "freeze", "reset",
+    }
+)  # fmt: skip
+
+
+class SlackServer:
+    """The platform. Verbs that make events return the ts of the message at once; deliveries run by themselves."""
+
+    def __init__(self, *, port: int = 0, max_retries: int | None = None) -> None:
+        self.port = port
+        self.max_retries = max_retries
+        self.ack_seconds = ACK_SECONDS
+        self.bots: list[FakeBot] = []
+        self.channels: dict[str, Channel] = {}
+        self.users: dict[str, dict[str, Any]] = {}
+        self.sent: list[Sent] = []
+        self.calls: list[str] = []  # names of all API methods called
+        self.deliveries: list[Delivery] = []
+        self._faults: deque[Fault] = deque()
+        self._waiting: dict[str, Delivery] = {}  # by envelope id: sent over a websocket and not yet answered
+        self._tickets: dict[str, FakeBot] = {}
+        self._numbers = itertools.count(1)
+        self._last_ts = 0
+        self._duplicate_probability = 0.0
+        self._random = random.Random(0)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runner: web.AppRunner | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self.add_user(ALICE, name="alice", real_name="Alice Example")
+        self.bot = self.add_bot("shop")
+
+    # -- life cycle ---------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=10), connector=aiohttp.TCPConnector(limit=MAX_EVENT_CALLS)
+        )
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.stop()
+        if self._http:
+            await self._http.close()
+
+    async def start(self) -> None:
+        """Listen; after ``stop`` on the same port and with all that was said before."""
+        app = web.Application(client_max_size=10 * 1024 * 1024)
+        app.router.add_route("*", "/api/{method}", self._api)
+        app.router.add_get("/link/", self._socket)
+        app.router.add_post("/control/{verb}", self._control)
+        app.router.add_get("/control/{verb}", self._control)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Break all connections and stop listening; nothing is forgotten."""
+        if self._runner:
+            self.drop_connections()
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def until(self, condition: Callable[[], object], *, seconds: float = 5.0) -> None:
+        """Wait until ``condition`` holds; TimeoutError when it does not in time."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not so after {seconds} s; last API calls {self.calls[-5:]}")
+            await asyncio.sleep(0.005)
+
+    async def settled(self, *, seconds: float = 5.0) -> None:
+        """Wait until every event was acknowledged or given up."""
+        await self.until(lambda: all(d.is_acked or d.is_dropped for d in self.deliveries), seconds=seconds)
+
+    def deliveries_of(self, ts: str) -> list[Delivery]:
+        """The deliveries of the events about one message."""
+        return [d for d in self.deliveries if _event_ts(d.payload["event"]) == ts]
+
+    # -- the world ----------------------------------------------------------------------------------------------
+
+    def add_bot(self, name: str, *, team_id: str = "T0FAKE", events_url: str = "") -> FakeBot:
+        """An app with well-known tokens, in a channel of its workspace."""
+        number = len(self.bots) + 1
+        bot = FakeBot(
+            name=name,
+            team_id=team_id,
+            app_id=f"A0APP{number}",
+            bot_id=f"B0BOT{number}",
+            user_id=f"U0BOT{number}",
+            bot_token=f"xoxb-fake-{number}-{name}-bot-token",
+            app_token=f"xapp-fake-{number}-{name}-app-token",
+            signing_secret=f"fake-{number}-{name}-signing-secret",
+            channel_id=f"C0GENERAL{team_id}",
+            events_url=events_url,
+        )
+        self.bots.append(bot)
+        self.add_channel(bot.channel_id, name="general", team_id=team_id).members.add(bot.user_id)
+        self.add_user(bot.user_id, name=name, real_name=name.title())
+        return bot
+
+    def add_user(self, user_id: str, *, name: str = "", real_name: str = "") -> dict[str, Any]:
+        profile = {"display_name": name, "real_name": real_name}
+        return self.users.setdefault(
+            user_id, {"id": user_id, "name": name or user_id.lower(), "real_name": real_name, "profile": profile}
+        )
+
+    def add_channel(
+        self, channel_id: str, *, name: str = "", team_id: str = "T0FAKE", kind: Literal["channel", "mpim"] = "channel"
+    ) -> Channel:
+        """A channel with all bots that the workspace has by now."""
+        if channel_id not in self.channels:
+            members = {bot.user_id for bot in self.bots if bot.team_id == team_id}
+            self.channels[channel_id] = Channel(
+                id=channel_id, team_id=team_id, name=name or channel_id.lower(), kind=kind, members=members
+            )
+        return self.channels[channel_id]
+
+    def dm_channel(self, user: str, bot: FakeBot) -> Channel:
+        channel_id = f"D{user[1:]}{bot.user_id[1:]}"
+        self.add_user(user)
+        return self.channels.setdefault(
+            channel_id, Channel(id=channel_id, team_id=bot.team_id, kind="im", user_id=user, members={bot.user_id})
+        )
+
+    def archive(self, channel: str) -> None:
+        self.channels[channel].is_archived = True
+
+    def kick(self, channel: str, bot: str = "") -> None:
+        """Take the bot out of a channel."""
+        self.channels[channel].members.discard(self._bot(bot).user_id)
+
+    def set_events_url(self, url: str, bot: str = "") -> None:
+        """Events go to ``url`` from now on; empty: to Socket Mode."""
+        self._bot(bot).events_url = url
+
+    def set_token_error(self, error: str, bot: str = "", *, app_token: bool = False) -> None:
+        """Answer every call with the bot's token with ``error``; empty: accept it again."""
+        setattr(self._bot(bot), "app_token_error" if app_token else "token_error", error)
+
+    def fail_next(self, kind: FaultKind, **details: Any) -> None:
+        self._faults.append(Fault(kind=kind, **details))
+
+    def duplicates(self, probability: float, seed: int = 0) -> None:
+        """Deliver events a second time, by chance, though they were acknowledged."""
+        self._duplicate_probability = probability
+        self._random = random.Random(seed)
+
+    def reset(self) -> None:
+        """Forget faults and what was sent."""
+        self._faults.clear()
+        self.sent.clear()
+        self.calls.clear()
+
+    def _bot(self, name: str) -> FakeBot:
+        return next(bot for bot in self.bots if bot.name == name) if name else self.bot
+
+    # -- what people do -----------------------------------------------------------------------------------------
+
+    def dm(
+        self, text: str, *, user: str = ALICE, bot: str = "", thread_ts: str = "", files: Sequence[dict[str, Any]] = ()
+    ) -> str:
+        """A direct message to the bot."""
+        channel = self.dm_channel(user, self._bot(bot))
+        return self._say(channel, text, user=user, thread_ts=thread_ts, files=list(files))
+
+    def say(
+        self,
+        text: str,
+        *,
+        channel: str = "",
+        user: str = ALICE,
+        thread_ts: str = "",
+        files: Sequence[dict[str, Any]] = (),
+        app_mention_first: bool = False,
+    ) -> str:
+        """A message in a channel, as Slack stores it: ``<@U…>`` in the text mentions."""
+        self.add_user(user)
+        where = self.channels[channel or self.bot.channel_id]
+        return self._say(
+            where, text, user=user, thread_ts=thread_ts, files=list(files), app_mention_first=app_mention_first
+        )
+
+    def mention(self, text: str, *, bot: str = "", channel: str = "", **details: Any) -> str:
+        """A channel message that begins with a mention of the bot: a ``message`` and an ``app_mention`` event."""
+        target = self._bot(bot)
+        return self.say(f"<@{target.user_id}> {text}", channel=channel or target.channel_id, **details)
+
+    def edit(self, channel: str, ts: str, text: str) -> str:
+        """Change a message; returns the ts of the edit."""
+        where, message = self.channels[channel], self.channels[channel].messages[ts]
+        previous = dict(message)
+        edited = {"user": message["user"], "ts": self._new_ts()}
+        message.update(text=text, edited=edited)
+        self._message_changed(where, message, previous)
+        for bot in self._mentioned(where, text):
+            if f"<@{bot.user_id}>" not in previous["text"]:
+                self._emit(bot, {**message, "type": "app_mention", "channel": channel, "event_ts": edited["ts"]})
+        return str(edited["ts"])
+
+    def unfurl(self, channel: str, ts: str) -> None:
+        """Slack adds a preview of a link: a changed message that nobody edited."""
+        where, message = self.channels[channel], self.channels[channel].messages[ts]
+        previous = dict(message)
+        message["attachments"] = [{"from_url": "https://example.com/", "title": "Example Domain", "id": 1}]
+        self._message_changed(where, message, previous)
+
+    def delete(self, channel: str, ts: str) -> None:
+        where = self.channels[channel]
+        previous = where.messages.pop(ts)
+        event = {"subtype": "message_deleted", "hidden": True, "deleted_ts": ts, "previous_message": previous}
+        self._emit_all(where, self._message_event(where, event))
+
+    def join(self, user: str, *, channel: str = "") -> str:
+        """Somebody joins a channel: a message with the subtype channel_join and a member_joined_channel event."""
+        self.add_user(user)
+        where = self.channels[channel or self.bot.channel_id]
+        event = {"subtype": "channel_join", "user": user, "text": f"<@{user}> has joined the channel"}
+        event = self._message_event(where, event)
+        self._emit_all(where, event)
+        self._emit_all(where, {"type": "member_joined_channel", "user": user, "channel": where.id, "channel_type": "C"})
+        return str(event["ts"])
+
+    def bot_message(self, text: str, *, channel: str = "", subtype: str = "bot_message") -> str:
+        """Another app's message; with ``subtype=""`` the way apps post today."""
+        where = self.channels[channel or self.bot.channel_id]
+        event: dict[str, Any] = {"text": text, "bot_id": "B0OTHER", "app_id": "A0OTHER"}
+        event |= {"subtype": subtype, "username": "other"} if subtype else {"user": "U0OTHER"}
+        event = self._message_event(where, event)
+        where.messages[event["ts"]] = event
+        self._emit_all(where, event)
+        return str(event["ts"])
+
+    def event(self, event: dict[str, Any], *, bot: str = "") -> None:
+        """Any inner event, as it is."""
+        self._emit(self._bot(bot), event)
+
+    def raw_event(self, payload: Any, *, bot: str = "") -> Delivery:
+        """Any outer payload, as it is: for broken ones."""
+        return self._deliver(self._bot(bot), payload)
+
+    def _say(
+        self,
+        channel: Channel,
+        text: str,
+        *,
+        user: str,
+        thread_ts: str,
+        files: list[dict[str, Any]],
+        app_mention_first: bool = False,
+    ) -> str:
+        event = self._message_event(channel, {"user": user, "text": text, "team": channel.team_id})
+        event["client_msg_id"] = f"00000000-0000-4000-8000-{next(self._numbers):012}"
+        if thread_ts:
+            event["thread_ts"] = thread_ts
+        if files:
+            event |= {"subtype": "file_share", "files": files, "upload": False}
+            del event["client_msg_id"]
+        channel.messages[event["ts"]] = event
+        mention = {key: value for key, value in event.items() if key not in ("channel_type", "subtype")}
+        mentioned = [] if channel.kind == "im" else self._mentioned(channel, text)
+        mention["type"] = "app_mention"
+        if app_mention_first:
+            for bot in mentioned:
+                self._emit(bot, mention)
+        self._emit_all(channel, event)
+        if not app_mention_first:
+            for bot in mentioned:
+                self._emit(bot, mention)
+        return str(event["ts"])
+
+    def _mentioned(self, channel: Channel, text: str) -> list[FakeBot]:
+        return [bot for bot in self.bots if bot.user_id in channel.members and f"<@{bot.user_id}>" in text]
+
+    def _message_changed(self, channel: Channel, message: dict[str, Any], previous: dict[str, Any]) -> None:
+        event = {"subtype": "message_changed", "hidden": True, "message": dict(message), "previous_message": previous}
+        self._emit_all(channel, self._message_event(channel, event))
+
+    def _message_event(self, channel: Channel, fields: dict[str, Any]) -> dict[str, Any]:
+        ts = self._new_ts()
+        common = {"type": "message", "channel": channel.id, "channel_type": channel.kind, "ts": ts, "event_ts": ts}
+        return common | fields
+
+    def _new_ts(self) -> str:
+        """Now, in microseconds, and never the same twice."""
+        self._last_ts = max(self._last_ts + 1, time.time_ns() // 1000)
+        return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06}"
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _emit_all(self, channel: Channel, event: dict[str, Any]) -> None:
+        for bot in self.bots:
+            if bot.user_id in channel.members:
+                self._emit(bot, event)
+
+    def _emit(self, bot: FakeBot, event: dict[str, Any]) -> None:
+        number = next(self._numbers)
+        payload = {
+            "token": "fakeVerificationToken0001",
+            "team_id": bot.team_id,
+            "context_team_id": bot.team_id,
+            "api_app_id": bot.app_id,
+            "event": event,
+            "type": "event_callback",
+            "event_id": f"Ev{number:09}",
+            "event_time": int(time.time()),
+            "authorizations": [
+                {"team_id": bot.team_id, "user_id": bot.user_id, "is_bot": True, "is_enterprise_install": False}
+            ],
+            "is_ext_shared_channel": False,
+            "event_context": f"4-fake{number}",
+        }
+        self._deliver(bot, payload)
+        if self._random.random() < self._duplicate_probability:
+            self._deliver(bot, payload, attempts=1, reason="timeout")
+
+    def _deliver(self, bot: FakeBot, payload: dict[str, Any], *, attempts: int = 0, reason: str = "") -> Delivery:
+        delivery = Delivery(
+            bot=bot,
+            payload=payload,
+            envelope_id=f"env-{next(self._numbers):09}",
+            attempts=attempts,
+            reason=reason,
+        )
+        self.deliveries.append(delivery)
+        task = asyncio.get_running_loop().create_task(self._deliver_until_acked(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return delivery
+
+    async def _deliver_until_acked(self, delivery: Delivery) -> None:
+        first = delivery.attempts
+        while self.max_retries is None or delivery.attempts - first <= self.max_retries:
+            if delivery.bot.events_url:
+                delivery.is_acked = await self._post(delivery)
+            else:
+                delivery.is_acked = await self._push(delivery)
+            if delivery.is_acked:
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+        delivery.is_dropped = True
+
+    async def _push(self, delivery: Delivery) -> bool:
+        """One attempt over a websocket; waits for one if the app has none."""
+        bot = delivery.bot
+        await bot.connected.wait()
+        if bot.is_frozen:
+            return False
+        envelope: dict[str, Any] = {
+            "envelope_id": delivery.envelope_id,
+            "payload": delivery.payload,
+            "type": "events_api",
+            "accepts_response_payload": False,
+            "retry_attempt": delivery.attempts,
+            "retry_reason": delivery.reason,
+        }
+        delivery.attempts += 1
+        delivery.sent_on = bot.connections[-1]
+        delivery.answer = asyncio.get_running_loop().create_future()
+        self._waiting[delivery.envelope_id] = delivery
+        delivery.reason = "timeout"
+        try:
+            await delivery.sent_on.send_str(json.dumps(envelope))
+            return await asyncio.wait_for(delivery.answer, self.ack_seconds)
+        except (TimeoutError, ConnectionError):
+            return False
+        finally:
+            del self._waiting[delivery.envelope_id]
+
+    async def _post(self, delivery: Delivery) -> bool:
+        """One attempt over HTTP, signed."""
+        body = json.dumps(delivery.payload).encode()
+        headers = self.signed_headers(body, bot=delivery.bot)
+        if delivery.attempts:
+            headers |= {"X-Slack-Retry-Num": str(delivery.attempts), "X-Slack-Retry-Reason": delivery.reason}
+        delivery.attempts += 1
+        assert self._http
+        try:
+            async with self._http.post(delivery.bot.events_url, data=body, headers=headers) as response:
+                delivery.statuses.append(response.status)
+                delivery.reason = "http_error"
+                return 200 <= response.status < 300
+        except TimeoutError:
+            delivery.reason = "http_timeout"
+        except aiohttp.ClientError:
+            delivery.reason = "connection_failed"
+        return False
+
+    def signed_headers(self, body: bytes, *, bot: FakeBot | None = None, at: float | None = None) -> dict[str, str]:
+        """Headers of a request that Slack made ``at`` a time (epoch seconds; None: now)."""
+        timestamp = str(int(time.time() if at is None else at))
+        secret = (bot or self.bot).signing_secret.encode()
+        signature = hmac.new(secret, b"v0:" + timestamp.encode() + b":" + body, hashlib.sha256).hexdigest()
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": "Slackbot 1.0 (+https://api.slack.com/robots)",
+            "X-Slack-Request-Timestamp": timestamp,
+            "X-Slack-Signature": f"v0={signature}",
+        }
+
+    async def verify_url(self, *, bot: str = "") -> bool:
+        """Whether the bot's events URL answers the challenge, as when it is entered in Slack's site."""
+        challenge = f"challenge-{next(self._numbers)}"
+        body = json.dumps({"token": "x", "challenge": challenge, "type": "url_verification"}).encode()
+        target = self._bot(bot)
+        assert self._http
+        async with self._http.post(
+            target.events_url, data=body, headers=self.signed_headers(body, bot=target)
+        ) as response:
+            return response.status == 200 and challenge in await response.text()
+
+    # -- Socket Mode --------------------------------------------------------------------------------------------
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        bot = self._tickets.pop(request.query.get("ticket", ""), None)
+        if bot is None:
+            return web.Response(status=404, text="no such link")
+        socket = web.WebSocketResponse(autoping=False, timeout=0.2)
+        await socket.prepare(request)
+        bot.connections.append(socket)
+        bot.connection_count += 1
+        hello = {
+            "type": "hello",
+            "num_connections": len(bot.connections),
+            "debug_info": {"host": "applink-fake", "build_number": 1, "approximate_connection_time": 18060},
+            "connection_info": {"app_id": bot.app_id},
+        }
+        try:
+            await socket.send_str(json.dumps(hello))
+            bot.connected.set()
+            async for message in socket:
+                if message.type == WSMsgType.TEXT:
+                    self._acknowledge(bot, json.loads(message.data))
+                elif message.type == WSMsgType.PING and not bot.is_frozen:
+                    await socket.pong(message.data)
+        finally:
+            self._forget(bot, socket)
+        return socket
+
+    def _acknowledge(self, bot: FakeBot, answer: dict[str, Any]) -> None:
+        delivery = self._waiting.get(str(answer.get("envelope_id")))
+        if delivery and delivery.bot is bot and delivery.answer and not delivery.answer.done():
+            delivery.answer.set_result(True)
+
+    def _forget(self, bot: FakeBot, socket: web.WebSocketResponse) -> None:
+        """A connection is gone: what it did not acknowledge is delivered again over another."""
+        if socket in bot.connections:
+            bot.connections.remove(socket)
+        if not bot.connections:
+            bot.connected.clear()
+        for delivery in self._waiting.values():
+            if delivery.sent_on is socket and delivery.answer and not delivery.answer.done():
+                delivery.answer.set_result(False)
+
+    async def disconnect(self, *, reason: str = "refresh_requested", bot: str = "") -> None:
+        """Ask the app to connect anew, as Slack does every few hours; the old connection stays until it does."""
+        for socket in list(self._bot(bot).connections):
+            await socket.send_str(json.dumps({"type": "disconnect", "reason": reason, "debug_info": {"host": "fake"}}))
+
+    def drop_connections(self, *, bot: str = "") -> None:
+        """Cut the app's websockets without a closing handshake."""
+        for target in [self._bot(bot)] if bot else self.bots:
+            for socket in list(target.connections):
+                transport = socket._req.transport if socket._req else None
+                if transport:
+                    transport.abort()
+                self._forget(target, socket)
+
+    def freeze(self, *, is_frozen: bool = True, bot: str = "") -> None:
+        """Keep connections open but silent, as a dead network path does."""
+        self._bot(bot).is_frozen = is_frozen
+
+    # -- Web API ------------------------------------------------------------------------------------------------
+
+    async def _api(self, request: web.Request) -> web.StreamResponse:
+        method = request.match_info["method"]
+        self.calls.append(method)
+        args = await _arguments(request)
+        fault = self._take_fault(method, args)
+        if fault and fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
+        elif fault and fault.kind != "cut_after":
+            return _faulty(request, fault)
+        try:
+            answer = {"ok": True, **self._call(method, args)}
+        except Refused as error:
+            answer = {"ok": False, "error": str(error)}
+        if fault and fault.kind == "cut_after":
+            return _cut(request)
+        return web.json_response(answer)
+
+    def _take_fault(self, method: str, args: dict[str, Any]) -> Fault | None:
+        for fault in self._faults:
+            if fault.method in ("*", method) and (not fault.bot or args.get("token") == self._bot(fault.bot).bot_token):
+                fault.times -= 1
+                if fault.times <= 0:
+                    self._faults.remove(fault)
+                return fault
+        return None
+
+    def _call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        token = args.get("token", "")
+        if not token:
+            raise Refused("not_authed")
+        if method == "apps.connections.open":
+            return self._connections_open(token)
+        bot = next((bot for bot in self.bots if bot.bot_token == token), None)
+        if bot is None:
+            raise Refused("not_allowed_token_type" if token.startswith("xapp-") else "invalid_auth")
+        if bot.token_error:
+            raise Refused(bot.token_error)
+        function = getattr(self, "_api_" + method.replace(".", "_"), None)
+        if function is None:
+            raise Refused("unknown_method")
+        result: dict[str, Any] = function(bot, args)
+        return result
+
+    def _connections_open(self, token: str) -> dict[str, Any]:
+        bot = next((bot for bot in self.bots if bot.app_token == token), None)
+        if bot is None:
+            raise Refused("not_allowed_token_type" if token.startswith("xoxb-") else "invalid_auth")
+        if bot.app_token_error:
+            raise Refused(bot.app_token_error)
+        ticket = f"ticket-{next(self._numbers):06}"
+        self._tickets[ticket] = bot
+        return {"url": f"ws://127.0.0.1:{self.port}/link/?ticket={ticket}&app_id={bot.app_id}"}
+
+    def _api_auth_test(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "url": f"https://{bot.team_id.lower()}.slack.com/",
+            "team": bot.team_id,
+            "user": bot.name,
+            "team_id": bot.team_id,
+            "user_id": bot.user_id,
+            "bot_id": bot.bot_id,
+            "is_enterprise_install": False,
+        }
+
+    def _api_chat_postMessage(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:  # noqa: N802  a method of Slack's
+        channel = self._writable(bot, str(args.get("channel", "")))
+        text = str(args.get("text") or "")
+        if not text.strip() and not args.get("blocks") and not args.get("attachments"):
+            raise Refused("no_text")
+        if len(text) > MAX_TEXT_CHARS:
+            raise Refused("msg_too_long")
+        metadata = _json_value(args.get("metadata"))
+        if metadata is not None and set(metadata) != {"event_type", "event_payload"}:
+            raise Refused("invalid_metadata_format")
+        thread_ts = str(args.get("thread_ts") or "")
+        fields = {"user": bot.user_id, "bot_id": bot.bot_id, "app_id": bot.app_id, "text": text, "team": bot.team_id}
+        message = self._message_event(channel, fields)
+        if thread_ts:
+            message["thread_ts"] = thread_ts
+        self._emit_all(channel, dict(message))
+        if metadata is not None:
+            message["metadata"] = metadata
+        channel.messages[message["ts"]] = message
+        self.sent.append(
+            Sent(
+                bot=bot.name,
+                channel=channel.id,
+                ts=message["ts"],
+                text=text,
+                thread_ts=thread_ts,
+                metadata=metadata,
+            )
+        )
+        return {"channel": channel.id, "ts": message["ts"], "message": _stored(message, with_metadata=True)}
+
+    def _api_chat_update(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        channel = self._writable(bot, str(args.get("channel", "")))
+        message = channel.messages.get(str(args.get("ts", "")))
+        if message is None:
+            raise Refused("message_not_found")
+        if message.get("bot_id") != bot.bot_id:
+            raise Refused("cant_update_message")
+        previous = dict(message)
+        message.update(text=str(args.get("text") or ""), edited={"user": bot.bot_id, "ts": self._new_ts()})
+        self._message_changed(channel, message, previous)
+        return {"channel": channel.id, "ts": message["ts"], "text": message["text"]}
+
+    def _api_conversations_history(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        channel = self._readable(bot, args)
+        top = [m for m in channel.messages.values() if m.get("thread_ts", m["ts"]) == m["ts"]]
+        return _page(list(reversed(top)), args)
+
+    def _api_conversations_replies(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        channel = self._readable(bot, args)
+        root = str(args.get("ts", ""))
+        if root not in channel.messages:
+            raise Refused("thread_not_found")
+        return _page([m for m in channel.messages.values() if m["ts"] == root or m.get("thread_ts") == root], args)
+
+    def _api_conversations_info(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        channel = self._readable(bot, args)
+        info: dict[str, Any] = {"id": channel.id, "is_im": channel.kind == "im", "is_archived": channel.is_archived}
+        info |= {"user": channel.user_id} if channel.kind == "im" else {"name": channel.name}
+        return {"channel": info}
+
+    def _api_users_info(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        user = self.users.get(str(args.get("user", "")))
+        if user is None:
+            raise Refused("user_not_found")
+        return {"user": user}
+
+    def _readable(self, bot: FakeBot, args: dict[str, Any]) -> Channel:
+        channel = self.channels.get(str(args.get("channel", "")))
+        if channel is None or channel.team_id != bot.team_id:
+            raise Refused("channel_not_found")
+        if bot.user_id not in channel.members:
+            raise Refused("not_in_channel")
+        return channel
+
+    def _writable(self, bot: FakeBot, channel_id: str) -> Channel:
+        if channel_id in self.users:
+            return self.dm_channel(channel_id, bot)
+        channel = self._readable(bot, {"channel": channel_id})
+        if channel.is_archived:
+            raise Refused("is_archived")
+        return channel
+
+    # -- control over HTTP ----------------------------------------------------------------------------------------
+
+    async def _control(self, request: web.Request) -> web.Response:
+        """``POST /control/<verb>`` with its arguments as JSON; ``GET /control/sent`` and ``deliveries`` to read."""
+        verb = request.match_info["verb"]
+        if verb == "sent":
+            return web.json_response([asdict(sent) for sent in self.sent])
+        if verb == "deliveries":
+            return web.json_response([_delivery_summary(delivery) for delivery in self.deliveries])
+        if verb not in VERBS or request.method != "POST":
+            return web.json_response({"error": f"{verb}: not a verb; there are {', '.join(sorted(VERBS))}"}, status=404)
+        try:
+            result = getattr(self, verb)(**json.loads(await request.read() or b"{}"))
+            if asyncio.iscoroutine(result):
+                result = await result
+        except (TypeError, ValueError, KeyError, StopIteration) as error:
+            return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
+        return web.json_response({"ok": True, "result": _plain(result)})
+
+
+def _event_ts(event: object) -> str:
+    """The ts of the message that an event is about."""
+    if not isinstance(event, dict):
+        return ""
+    message = event.get("message")
+    return str(message["ts"] if isinstance(message, dict) else event.get("deleted_ts") or event.get("ts", ""))
+
+
+def _plain(result: Any) -> Any:
+    if isinstance(result, FakeBot):
+        return {key: value for key, value in vars(result).items() if isinstance(value, str)}
+    if isinstance(result, Channel):
+        return {"id": result.id, "name": result.name}
+    if isinstance(result, Delivery):
+        return _delivery_summary(result)
+    return result
+
+
+def _delivery_summary(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "bot": delivery.bot.name,
+        "envelope_id": delivery.envelope_id,
+        "attempts": delivery.attempts,
+        "is_acked": delivery.is_acked,
+        "is_dropped": delivery.is_dropped,
+        "statuses": delivery.statuses,
+    }
+
+
+async def _arguments(request: web.Request) -> dict[str, Any]:
+    """Query, form or JSON; the token from the header or beside them."""
+    args: dict[str, Any] = dict(request.query)
+    if request.content_type == "application/json":
+        args |= json.loads(await request.read() or b"{}")
+    elif request.method == "POST":
+        args |= {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme == "Bearer":
+        args["token"] = token
+    return args
+
+
+def _json_value(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() in ("1", "true")
+
+
+def _page(messages: list[dict[str, Any]], args: dict[str, Any]) -> dict[str, Any]:
+    """One page of ``messages``, with the limits and the cursor of conversations.history and .replies."""
+    oldest, latest = float(args.get("oldest") or 0), float(args.get("latest") or "inf")
+    within = [m for m in messages if oldest < float(m["ts"]) < latest]
+    start = int(args.get("cursor") or 0)
+    end = start + min(int(args.get("limit") or 100), 999)
+    with_metadata = _is_true(args.get("include_all_metadata"))
+    page: dict[str, Any] = {
+        "messages": [_stored(m, with_metadata=with_metadata) for m in within[start:end]],
+        "has_more": end < len(within),
+    }
+    if end < len(within):
+        page["response_metadata"] = {"next_cursor": str(end)}
+    return page
+
+
+def _stored(message: dict[str, Any], *, with_metadata: bool) -> dict[str, Any]:
+    hidden = {"channel", "channel_type", "event_ts"} | (set() if with_metadata else {"metadata"})
+    return {key: value for key, value in message.items() if key not in hidden}
+
+
+def _faulty(request: web.Request, fault: Fault) -> web.StreamResponse:
+    if fault.kind == "429":
+        return web.json_response(
+            {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": str(fault.retry_after)}
+        )
+    if fault.kind == "error":
+        return web.json_response({"ok": False, "error": fault.error})
+    if fault.kind == "status":
+        content_type = "application/json" if fault.body.startswith("{") else "text/html"
+        return web.Response(status=fault.status, text=fault.body, content_type=content_type)
+    return _cut(request)
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Break the connection without an answer."""
+    if request.transport:
+        request.transport.abort()
+    return web.Response()
+
+
+async def _serve(port: int) -> None:
+    async with SlackServer(port=port) as server:
+        bot = server.bot
+        print(f"Slack on {server.url}  (bot setting: api_base_url={server.url})")
+        print(f"bot_token={bot.bot_token}  app_token={bot.app_token}  signing_secret={bot.signing_secret}")
+        print(f"channel {bot.channel_id}, bot user {bot.user_id}, person {ALICE}")
+        print(f"POST /control/<verb>: {', '.join(sorted(VERBS))}; GET /control/sent, /control/deliveries", flush=True)
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A Slack on loopback.")
+    parser.add_argument("--port", type=int, default=9200)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()
