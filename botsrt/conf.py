@@ -42,7 +42,6 @@ class RuntimeConfig:
     drain_seconds: float = _option(20.0, "Grace for running turns when the process is asked to stop.", least=0)
     # Sending
     send_timeout_seconds: float = _option(25.0, "Longest call to a platform for one message.", least=0.1)
-    max_send_attempts: int = _option(8, "Failed calls before an outgoing message is dead.", least=1)
     max_restart_seconds: float = _option(60.0, "Longest wait before a failed adapter is started again.", least=0.01)
     # Journal and dead letter queue
     max_size: int = _option(50_000, "Journal entries kept; the oldest completed ones go first.", least=1)
@@ -51,8 +50,6 @@ class RuntimeConfig:
     dlq_ttl_seconds: float = _option(604_800.0, "Age at which closed dead letter items are removed (7 days).", least=1)
     max_raw_bytes: int = _option(262_144, "Largest platform update kept in raw beside the message.", least=0)
     max_webhook_bytes: int = _option(1_048_576, "Largest webhook body; larger ones are refused with 413.", least=1024)
-    # Database bridge
-    database_threads: int = _option(0, "Database threads; 0: 1 on SQLite, 2 on PostgreSQL.", least=0, most=32)
     max_batch: int = _option(256, "Calls that share one commit at most.", least=1, most=10_000)
     # Where adapters and agents are found
     adapter_packages: tuple[str, ...] = _option(

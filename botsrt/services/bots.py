@@ -365,6 +365,19 @@ def adapter_config(*, account: str) -> BotConfig:
     return _config(bot, version=bot.version, settings=bot.settings, credentials=bot.credentials)
 
 
+def webhook_version(*, account: str, platform: str) -> int:
+    """The version of an enabled bot.
+
+    Raises:
+        NotFound: there is none of this account and platform.
+    """
+    version = Bot.objects.filter(account=account, platform=platform, is_enabled=True).values_list("version", flat=True)
+    found = version.first()
+    if found is None:
+        raise NotFound(f"There is no bot {account} on {platform}.")
+    return found
+
+
 def last_good_config(*, account: str) -> BotConfig | None:
     """The configuration that last worked, if it is another than the present one.
 

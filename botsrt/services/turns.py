@@ -18,6 +18,7 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 
 from botsrt.core import backoff
 from botsrt.core.messages import InboundMessage, Route
+from botsrt.core.ports import HistoryItem
 from botsrt.core.states import (
     DLQReason,
     EntryState,
@@ -32,7 +33,8 @@ from botsrt.core.states import (
 from botsrt.core.text import one_line, storable
 from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
 from botsrt.models.turns import new_turn_id
-from botsrt.services import dlq, nudge
+from botsrt.services import bots, dlq, nudge, sessions
+from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 
 
@@ -76,8 +78,7 @@ class Result:
 
     parts: tuple[str, ...] = ()  # the reply, cut for the platform; none: nothing is sent
     text: str = ""  # the reply, whole
-    reason: str = ""  # why there is none: a code of core.access; empty when the agent decided
-    in_history: bool = True  # False for messages that the gate dropped: they are no part of the conversation
+    dropped: Mapping[int, str] = field(default_factory=dict)  # entry id → why the gate dropped it: code of core.access
     agent: str = ""
     agent_version: int = 0
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -287,11 +288,15 @@ def finish(*, turn: ClaimedTurn, result: Result, late_after: timedelta, now: dat
         is_late = now - min(entry.received_at for entry in turn.entries) > late_after
         is_held = bool(result.parts) and (is_late or turn.run_mode == RunMode.HOLD)
         state, outcome = _ending(has_reply=bool(result.parts), is_held=is_held)
-        JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED).update(
-            state=state, outcome=outcome, outcome_reason=result.reason, completed_at=now
-        )
-        if result.in_history:
-            HistoryMessage.objects.bulk_create(_history_rows(turn, result, now=now))
+        claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
+        for entry_id, reason in result.dropped.items():
+            claimed.filter(pk=entry_id).update(
+                state=EntryState.COMPLETED, outcome=Outcome.SILENT, outcome_reason=reason, completed_at=now
+            )
+        kept = [entry for entry in turn.entries if entry.id not in result.dropped]
+        if kept:
+            claimed.update(state=state, outcome=outcome, completed_at=now)
+            HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
             BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
         if result.parts:
             OutboxMessage.objects.bulk_create(
@@ -300,7 +305,6 @@ def finish(*, turn: ClaimedTurn, result: Result, late_after: timedelta, now: dat
             nudge.outbox()
         if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
             dlq.resolve(entry_ids=turn.entry_ids, now=now)
-        nudge.journal()  # what waited behind this turn can run now
         return True
 
 
@@ -310,7 +314,9 @@ def _ending(*, has_reply: bool, is_held: bool) -> tuple[EntryState, Outcome]:
     return EntryState.COMPLETED, Outcome.ANSWERED if has_reply else Outcome.SILENT
 
 
-def _history_rows(turn: ClaimedTurn, result: Result, *, now: datetime) -> list[HistoryMessage]:
+def _history_rows(
+    turn: ClaimedTurn, entries: Sequence[ClaimedEntry], result: Result, *, now: datetime
+) -> list[HistoryMessage]:
     """The messages of the turn, then the reply. A message that an earlier turn wrote down already is not repeated."""
     known: set[int | None] = set()
     if turn.trigger != Trigger.MESSAGE:
@@ -330,7 +336,7 @@ def _history_rows(turn: ClaimedTurn, result: Result, *, now: datetime) -> list[H
             route=_route_json(turn, entry.message.route),
             created_at=entry.message.sent_at or entry.received_at,
         )
-        for ordinal, entry in enumerate(turn.entries)
+        for ordinal, entry in enumerate(entries)
         if entry.id not in known
     ]
     if result.text:
@@ -338,7 +344,7 @@ def _history_rows(turn: ClaimedTurn, result: Result, *, now: datetime) -> list[H
             HistoryMessage(
                 session_id=turn.session_pk,
                 turn_id=turn.id,
-                ordinal=len(turn.entries),
+                ordinal=len(entries),
                 role=Role.ASSISTANT,
                 text=storable(result.text),
                 route=_route_json(turn, turn.route),
@@ -422,6 +428,22 @@ def fail(
                 _tell_of_trouble(turn, entry, text=notice_text, now=now)
         nudge.journal()
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materials:
+    """What a turn needs beside its entries, as it is at this moment."""
+
+    bot: BotView | None  # None: removed meanwhile
+    history: tuple[HistoryItem, ...]
+
+
+def materials(*, turn: ClaimedTurn, max_history: int) -> Materials:
+    """Read the bot's rules and agent, and the conversation so far."""
+    return Materials(
+        bot=bots.views(accounts=[turn.account]).get(turn.account),
+        history=sessions.history(session_pk=turn.session_pk, max_messages=max_history),
+    )
 
 
 def release(*, turn_id: uuid.UUID, available_at: datetime, now: datetime) -> bool:

@@ -10,8 +10,8 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from botsrt.core import redact
-from botsrt.core.states import AdapterStatus
-from botsrt.models import AdapterState, Bot, Worker
+from botsrt.core.states import AdapterStatus, OutboxState, TurnState
+from botsrt.models import AdapterState, Bot, OutboxMessage, Turn, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,3 +116,18 @@ def report_traffic(*, account: str, last_inbound_at: datetime | None, last_outbo
     changed = {name: at for name, at in fields.items() if at is not None}
     if changed:
         AdapterState.objects.filter(bot__account=account).update(**changed)
+
+
+def peers_on(*, host: str, except_worker_id: str) -> dict[str, int]:
+    """Workers of this host that have not said goodbye: id → process id."""
+    rows = Worker.objects.filter(host=host, stopped_at=None).exclude(id=except_worker_id)
+    return dict(rows.values_list("id", "pid"))
+
+
+def bury(*, worker_ids: Collection[str], now: datetime) -> None:
+    """These processes are known to be gone: what they held is free now, not when the leases run out."""
+    with transaction.atomic():
+        Worker.objects.filter(id__in=worker_ids).update(stopped_at=now, accounts=[], running_turns=0)
+        AdapterState.objects.filter(worker_id__in=worker_ids).update(worker_id="", lease_expires_at=None)
+        Turn.objects.filter(worker_id__in=worker_ids, state=TurnState.RUNNING).update(lease_expires_at=now)
+        OutboxMessage.objects.filter(worker_id__in=worker_ids, state=OutboxState.SENDING).update(lease_expires_at=now)

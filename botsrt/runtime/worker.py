@@ -1,0 +1,160 @@
+"""One worker: its loops, in the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Collection
+from datetime import timedelta
+from functools import partial
+
+from django.utils import timezone
+
+import botsrt
+from botsrt.conf import RuntimeConfig
+from botsrt.core.errors import StorageUnavailable
+from botsrt.core.ports import TYPING_LASTS
+from botsrt.runtime import consumers, turn
+from botsrt.runtime.agents import AgentPool
+from botsrt.runtime.db import Database
+from botsrt.runtime.delivery import Delivery
+from botsrt.runtime.heartbeat import Heartbeat
+from botsrt.runtime.pump import Pump
+from botsrt.runtime.supervisor import Supervisor
+from botsrt.runtime.wakeup import Wakeup
+from botsrt.services import nudge, workers
+from botsrt.services.nudge import Kind
+from botsrt.services.turns import ClaimedTurn
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs bots, turns and deliveries in the current event loop.
+
+    ``start`` returns when every loop is up. ``wait_broken`` returns only if a loop died, which must end the process.
+    ``stop`` drains: no new work, a grace period for what runs, the rest handed back without using up an attempt.
+    """
+
+    def __init__(self, *, database: Database, config: RuntimeConfig, accounts: Collection[str] | None = None) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._database = database
+        self._config = config
+        self._agents = AgentPool()
+        self._control = Wakeup()
+        self._supervisor = Supervisor(
+            worker_id=self.id, database=database, config=config, accounts=accounts, on_ready=self._bot_is_ready
+        )
+        self._pump = Pump(
+            worker_id=self.id, database=database, config=config, accounts=accounts, run_turn=self._run_turn
+        )
+        self._delivery = Delivery(worker_id=self.id, database=database, config=config, supervisor=self._supervisor)
+        self._heartbeat = Heartbeat(
+            worker_id=self.id,
+            database=database,
+            config=config,
+            pump=self._pump,
+            delivery=self._delivery,
+            supervisor=self._supervisor,
+        )
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Register, pick up what dead processes left, start the loops and the bots."""
+        await self._database.call(
+            workers.register,
+            worker_id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=botsrt.__version__,
+            lease=timedelta(seconds=self._config.lease_seconds),
+            now=timezone.now(),
+        )
+        self._carry_nudges()
+        await self._heartbeat.bury_dead_peers()
+        await self._heartbeat.sweep()
+        await self._supervisor.sync()
+        wakers = {"journal": self._pump.wake, "outbox": self._delivery.wake, "control": self._control.wake}
+        loops = {
+            "nudges": consumers.listen(self.id, wakers),  # type: ignore[arg-type]
+            "control": self._follow_changes(),
+            "heartbeat": self._heartbeat.run(),
+            "pump": self._pump.run(),
+            "delivery": self._delivery.run(),
+        }
+        self._tasks = {name: asyncio.create_task(loop, name=name) for name, loop in loops.items()}
+
+    async def wait_broken(self) -> None:
+        """Return when a loop has ended by itself, which none should; the error is logged."""
+        done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            error = None if task.cancelled() else task.exception()
+            logger.critical("the %s loop ended; the process stops", task.get_name(), exc_info=error)
+
+    async def stop(self) -> None:
+        """Drain and release everything."""
+        await self._pump.drain(self._config.drain_seconds)
+        await self._delivery.drain()
+        for name in ("nudges", "control", "heartbeat", "pump", "delivery"):
+            self._tasks[name].cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._supervisor.stop_all()
+        await self._agents.close()
+        nudge.send_with(None)
+        try:
+            await self._database.call(workers.goodbye, worker_id=self.id, now=timezone.now())
+        except StorageUnavailable as error:
+            logger.warning("no goodbye: %s", error)
+
+    def _bot_is_ready(self) -> None:
+        self._delivery.wake()
+
+    async def _run_turn(self, claimed: ClaimedTurn) -> None:
+        await turn.run(
+            claimed,
+            database=self._database,
+            agents=self._agents,
+            config=self._config,
+            show_typing=self._show_typing,
+        )
+
+    async def _show_typing(self, claimed: ClaimedTurn) -> None:
+        """Keep the indicator up until cancelled, if this worker runs the bot."""
+        while keeper := self._supervisor.keepers.get(claimed.account):
+            await keeper.show_typing(claimed.route)
+            await asyncio.sleep(TYPING_LASTS.total_seconds() * 0.8)
+
+    async def _follow_changes(self) -> None:
+        """Start, change and stop bots as soon as they are changed."""
+        while True:
+            await self._control.sleep(self._config.poll_seconds)
+            try:
+                await self._supervisor.sync()
+            except StorageUnavailable as error:
+                logger.warning("the bots were not looked at: %s", error)
+
+    def _carry_nudges(self) -> None:
+        """Hand nudges of any thread to this loop; several at once count once."""
+        loop = asyncio.get_running_loop()
+        carrying: set[Kind] = set()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def deliver(kind: Kind) -> None:
+            carrying.discard(kind)
+            task = loop.create_task(nudge.deliver(kind))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        def carry(kind: Kind) -> None:
+            if kind in carrying:
+                return
+            carrying.add(kind)
+            try:
+                loop.call_soon_threadsafe(partial(deliver, kind))
+            except RuntimeError:  # the loop has ended; other workers poll
+                carrying.discard(kind)
+
+        nudge.send_with(carry)
