@@ -43,8 +43,8 @@ from aiohttp import WSMsgType, web
 #: Longest text of a message. Source: chat.postMessage, "Truncating content" and the error msg_too_long.
 MAX_TEXT_CHARS = 40_000
 
-#: How long an answer to an event may take until it counts as lost. Slack waits 3 s.
-ACK_SECONDS = 1.0
+#: How long an answer to an event may take until it counts as lost, as with Slack; tests set ``server.ack_seconds``.
+ACK_SECONDS = 3.0
 
 #: The pause before an event that was not taken is delivered again. Slack: at once, 1 min, 5 min.
 RETRY_SECONDS = 0.1
