@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 
-.PHONY: setup run test check fmt lock bench crash clean
+.PHONY: setup run test test-database lint check fmt lock bench crash clean
 
 setup: $(VENV)/ready
 
@@ -20,13 +20,18 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest
 
-check: setup
+# The part of the tests that touches the database, for a run against TEST_DATABASE_URL=postgres://…
+test-database: setup
+	$(BIN)/python -m pytest tests/services tests/runtime tests/commands tests/web -m "not browser"
+
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/python -m pytest
+
+check: lint test
 
 fmt: setup
 	$(BIN)/ruff format .
@@ -42,9 +47,10 @@ bench: setup
 	$(BIN)/python -m bench
 
 # Kill runbots at every step of a message's way, ROUNDS times each.
-ROUNDS ?= 50
+ROUNDS   ?= 50
+DATABASE ?= sqlite
 crash: setup
-	$(BIN)/python -m tests.acceptance.crash --rounds $(ROUNDS)
+	$(BIN)/python -m tests.acceptance.crash --rounds $(ROUNDS) --database $(DATABASE)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles
