@@ -1,0 +1,199 @@
+"""One measurement in a process of its own: ``python -m bench.measure KIND --entries N`` prints one JSON line.
+
+The database is the one of ``DATABASE_URL``, which must be empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "praisonweb.settings")
+os.environ["BOTSRT_ADAPTER_PACKAGES"] = "botsrt.adapters,bench.platforms"
+os.environ.setdefault("LOG_LEVEL", "ERROR")
+django.setup()
+
+from django.db import connection  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from bench import world  # noqa: E402
+from bench.platforms.null import Adapter  # noqa: E402
+from botsrt import conf  # noqa: E402
+from botsrt.runtime.db import Database  # noqa: E402
+from botsrt.runtime.intake import Intake  # noqa: E402
+from botsrt.runtime.worker import Worker  # noqa: E402
+from botsrt.services import journal, turns  # noqa: E402
+from botsrt.services.turns import Result  # noqa: E402
+
+CALLERS = 64
+SECONDS = float(os.environ.get("BENCH_SECONDS", "8"))
+
+
+async def receive(database: Database) -> dict[str, Any]:
+    """New messages of 1,000 contacts through ``journal.receive``."""
+
+    async def one(number: int) -> None:
+        await database.call(
+            journal.receive,
+            message=world.message(number % world.CONTACTS + 1, number),
+            now=timezone.now(),
+            max_raw_bytes=262_144,
+        )
+
+    return await _load(one)
+
+
+async def cycle(database: Database) -> dict[str, Any]:
+    """Receive, claim and finish, each through the bridge."""
+
+    async def one(number: int) -> None:
+        now = timezone.now()
+        message = world.message(number % world.CONTACTS + 1, number)
+        await database.call(journal.receive, message=message, now=now, max_raw_bytes=262_144)
+        claimed = await database.call(
+            turns.claim,
+            worker_id="bench",
+            limit=1,
+            accounts=None,
+            max_entries_per_turn=50,
+            lease=timedelta(seconds=60),
+            claim_timeout=timedelta(seconds=360),
+            now=now,
+        )
+        for turn in claimed:
+            result = Result(parts=("ok",), text="ok", agent="bench", agent_version=1)
+            await database.call(
+                turns.finish, turn=turn, result=result, late_after=timedelta(hours=6), now=timezone.now()
+            )
+
+    return await _load(one)
+
+
+async def turn(database: Database) -> dict[str, Any]:
+    """Whole turns: received, gated, answered by the echo agent, finished, sent. Counted when sent."""
+    config = conf.load()
+    worker = Worker(database=database, config=config)
+    await worker.start()
+    intake = Intake(database, platform="null", account=world.ACCOUNT)
+    numbers = itertools.count()
+    stop = asyncio.Event()
+
+    async def writer() -> None:
+        while not stop.is_set():
+            number = next(numbers)
+            await intake.receive(world.message(number % world.CONTACTS + 1, number))
+            while number - Adapter.sent > 2_000 and not stop.is_set():
+                await asyncio.sleep(0.005)
+
+    writers = [asyncio.create_task(writer()) for _ in range(CALLERS)]
+    await asyncio.sleep(1)  # warm
+    gaps = asyncio.create_task(_loop_gaps())
+    before, started = Adapter.sent, time.perf_counter()
+    await asyncio.sleep(SECONDS)
+    rate = (Adapter.sent - before) / (time.perf_counter() - started)
+    gaps.cancel()
+    stop.set()
+    await asyncio.gather(*writers)
+    await worker.stop()
+    return {"per_second": round(rate), **await gaps}
+
+
+async def memory(database: Database) -> dict[str, Any]:
+    """How the process grows with 10,000 contacts, each answered once, after 2,000 to warm up."""
+    worker = Worker(database=database, config=conf.load())
+    await worker.start()
+    intake = Intake(database, platform="null", account=world.ACCOUNT)
+
+    async def answer(first: int, last: int) -> None:
+        goal = Adapter.sent + last - first
+        for start in range(first, last, 200):
+            numbers = range(start, min(start + 200, last))
+            await asyncio.gather(*(intake.receive(world.message(number + 1, number)) for number in numbers))
+        while Adapter.sent < goal:
+            await asyncio.sleep(0.02)
+
+    await answer(0, 2_000)
+    before = _resident_kib()
+    await answer(2_000, 12_000)
+    grown = _resident_kib() - before
+    await worker.stop()
+    return {"kib_per_10000_contacts": grown, "resident_mib": round((before + grown) / 1024)}
+
+
+async def _load(one: Callable[[int], Awaitable[None]]) -> dict[str, Any]:
+    """Run ``one`` from 64 callers for a while: calls per second, their times, and the loop's gaps."""
+    numbers = itertools.count()
+    times: list[float] = []
+    deadline = time.perf_counter() + SECONDS
+
+    async def caller() -> None:
+        while time.perf_counter() < deadline:
+            began = time.perf_counter()
+            await one(next(numbers))
+            times.append(time.perf_counter() - began)
+
+    gaps = asyncio.create_task(_loop_gaps())
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    seconds = time.perf_counter() - began
+    gaps.cancel()
+    times.sort()
+    return {
+        "per_second": round(len(times) / seconds),
+        "p50_ms": round(statistics.median(times) * 1000, 1),
+        "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 1),
+        **await gaps,
+    }
+
+
+async def _loop_gaps() -> dict[str, float]:
+    """How late the loop wakes a task that sleeps 2 ms, until cancelled."""
+    gaps = []
+    try:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.002)
+            gaps.append(time.perf_counter() - began - 0.002)
+    except asyncio.CancelledError:
+        gaps.sort()
+        return {
+            "loop_gap_p99_ms": round(gaps[int(len(gaps) * 0.99)] * 1000, 1),
+            "loop_gap_max_ms": round(gaps[-1] * 1000, 1),
+        }
+
+
+def _resident_kib() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+KINDS = {"receive": receive, "cycle": cycle, "turn": turn, "memory": memory}
+
+
+async def _main(kind: str) -> dict[str, Any]:
+    database = Database(max_batch=conf.load().max_batch)
+    try:
+        return await KINDS[kind](database)
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--entries", type=int, default=0)
+    options = parser.parse_args()
+    world.make(entries=options.entries)
+    figures = asyncio.run(_main(options.kind))
+    line = {"kind": options.kind, "database": connection.vendor, "entries": options.entries, **figures}
+    print(json.dumps(line), flush=True)

@@ -1,0 +1,1 @@
+"""A platform that costs nothing, so that what is measured is ours."""
