@@ -51,7 +51,6 @@ class Site(Server):  # type: ignore[misc]
         Raises:
             ConfigurationError: the address cannot be listened on.
         """
-        loop = asyncio.get_running_loop()
         self.connections: dict[Any, Any] = {}
         self.http_factory = HTTPFactory(self)
         self.ws_factory = WebSocketFactory(self, server=self.server_name)
@@ -62,17 +61,19 @@ class Site(Server):  # type: ignore[misc]
             maxMessagePayloadSize=_MAX_WEBSOCKET_BYTES,
             maxFramePayloadSize=_MAX_WEBSOCKET_BYTES,
         )
-        globalLogBeginner.beginLoggingTo([_discard], redirectStandardIO=False, discardBuffer=True)
+        observers: Any = [_discard]
+        globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False, discardBuffer=True)
         reactor.startRunning(installSignalHandlers=False)
         reactor.callLater(1, self.application_checker)
         reactor.callLater(2, self.timeout_checker)
         try:
-            self.ports = [
-                await serverFromString(reactor, endpoint)  # type: ignore[no-untyped-call].listen(self.http_factory).asFuture(loop)
-                for endpoint in self.endpoints
-            ]
+            self.ports = [await self._listen(endpoint) for endpoint in self.endpoints]
         except CannotListenError as error:
             raise ConfigurationError(f"--web: {self.address} cannot be listened on: {error.socketError}") from error
+
+    async def _listen(self, endpoint: str) -> Any:
+        listening: Any = serverFromString(reactor, endpoint)  # type: ignore[no-untyped-call]
+        return await listening.listen(self.http_factory).asFuture(asyncio.get_running_loop())
 
     async def stop(self) -> None:
         """Take no new connections, let requests end, close websockets, cancel what is left."""
@@ -81,8 +82,8 @@ class Site(Server):  # type: ignore[misc]
             if (stopped := port.stopListening()) is not None:
                 await stopped.asFuture(loop)
         deadline = loop.time() + DRAIN_SECONDS
-        while self._busy(WebRequest) and loop.time() < deadline:
-            await asyncio.sleep(0.05)  # noqa: ASYNC110  Daphne tells nobody when a request ends
+        while self._busy(WebRequest) and loop.time() < deadline:  # noqa: ASYNC110  Daphne tells nobody of an end
+            await asyncio.sleep(0.05)
         for protocol in list(self.connections):
             if isinstance(protocol, WebSocketProtocol):
                 protocol.sendClose(1000)  # 1001, "going away", is refused by autobahn

@@ -65,6 +65,12 @@ async def run(
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(turn, database, after=timedelta()))
         raise
+    except StorageUnavailable as error:
+        logger.warning("turn %s is handed back: %s", turn.id, error)
+        await _give_back(turn, database, after=timedelta())
+    except Exception as error:  # a fault of ours: shown to staff, not run in circles
+        logger.exception("turn %s broke", turn.id)
+        await _fail(turn, Failure.of(error), database=database, config=config)
 
 
 def gate(turn: ClaimedTurn, bot: BotView) -> dict[int, str]:

@@ -50,7 +50,7 @@ async def deliver(kind: Kind) -> None:
         else:
             await layer.group_send(GROUPS[kind], {"type": "work.waiting"})
     except Exception as error:  # noqa: BLE001  any failure of the layer (full, Redis away) costs a poll interval only
-        logger.info("nudge %s was not delivered (%s); the poll will find the work", kind, type(error).__name__)
+        logger.debug("nudge %s was not delivered (%s); the poll will find the work", kind, type(error).__name__)
 
 
 def _deliver_from_a_thread(kind: Kind) -> None:
