@@ -1,7 +1,8 @@
-"""Names that are computed, never chosen: session ids."""
+"""Names that are computed, never chosen: session ids, and the groups of web chats."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 #: A platform's name. Without an underscore, so that ``bot_{platform}_{user_id}`` can be read in one way only.
@@ -20,3 +21,11 @@ def group_session_id(platform: str, account: str, channel_id: str, thread_id: st
     """The session that the members of a group chat (or of one thread in it) share with one bot."""
     base = f"{platform}:acct:{account}:chat:{channel_id}"
     return f"{base}:{thread_id}" if thread_id else base
+
+
+def group_name(account: str, channel_id: str) -> str:
+    """The channel-layer group of one web chat. Hashed, because a group's name takes 99 characters of a small alphabet.
+
+    An account has no line break, so no two chats share a name.
+    """
+    return "chat." + hashlib.sha256(f"{account}\n{channel_id}".encode()).hexdigest()
