@@ -1,6 +1,7 @@
 """The runtime as one Django app."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
 
 
 class BotsrtConfig(AppConfig):
@@ -9,4 +10,6 @@ class BotsrtConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from botsrt import checks  # noqa: F401  registers the system checks
+        from botsrt import checks, tasks  # noqa: F401  checks register themselves
+
+        post_migrate.connect(tasks.schedule, sender=apps.get_app_config("django_q"))

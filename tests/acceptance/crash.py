@@ -1,0 +1,219 @@
+"""Kill ``runbots`` at every step of a message's way, again and again, and look whether anybody noticed.
+
+``python -m tests.acceptance.crash --rounds 50`` runs each step 50 times against a Telegram server on loopback. After
+each kill a new process is started; every message must be answered, none twice without a label, and the ledger must
+balance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from tests.acceptance.home import Home, Process
+from tests.fakes.telegram import TOKEN, TelegramServer
+
+STEPS = (
+    "before_receive_commit",
+    "after_receive_commit",
+    "during_run",
+    "after_run",
+    "before_finish_commit",
+    "after_finish_commit",
+    "during_send",
+    "after_platform_took_it",
+    "before_mark_sent",
+)
+
+#: Killed before this step nothing has been handed to the platform, so nothing may arrive twice, label or not.
+_FIRST_SEND_STEP = STEPS.index("during_send")
+
+#: Messages of a round, each from a person of their own, so that each has a lane and an answer of its own.
+PEOPLE = 3
+
+_PROGRAM = ("-m", "tests.acceptance.crashing_runbots")
+
+
+@dataclass
+class Score:
+    rounds: Counter[str] = field(default_factory=Counter)
+    labelled: Counter[str] = field(default_factory=Counter)
+    without_redelivery: Counter[str] = field(default_factory=Counter)
+    slowest_recovery_seconds: float = 0.0
+    violations: list[str] = field(default_factory=list)
+
+
+class Harness:
+    """One installation that dies over and over."""
+
+    def __init__(self, home: Home, server: TelegramServer, *, lease_seconds: float) -> None:
+        self.home = home
+        self.server = server
+        self.lease_seconds = lease_seconds
+        self.score = Score()
+        self._next_user = 10_000
+
+    async def run(self, steps: list[str], rounds: int) -> Score:
+        process = await self._start()
+        for number in range(rounds):
+            for step in steps:  # in turn, so that every kind of restart meets every kind of leftover
+                process = await self._round(process, step, number)
+                if self.score.violations:
+                    process.kill()
+                    return self.score
+        await process.stop()
+        return self.score
+
+    async def _round(self, process: Process, step: str, number: int) -> Process:
+        """Kill ``process`` at ``step`` and return its successor, after everything has settled."""
+        (self.home.path / "crash").write_text(step)
+        if step == "during_send":
+            self.server.fail_next("slow", seconds=0.4)
+        said = {}
+        for _ in range(PEOPLE):
+            self._next_user += 1
+            text = f"{step} {number} from {self._next_user}"
+            said[self._next_user] = text
+            self.server.bot.say(text, user=self._next_user)
+        await process.wait(seconds=20)
+        if STEPS.index(step) > 0 and await asyncio.to_thread(_journaled, list(said)) == PEOPLE:
+            self.server.bot.pending.clear()  # the platform will not send these again
+            self.server.bot.again.clear()
+            self.score.without_redelivery[step] += 1
+        successor = await self._start()
+        began = time.monotonic()
+        await self._settle(step, list(said), process=successor)
+        self.score.slowest_recovery_seconds = max(self.score.slowest_recovery_seconds, time.monotonic() - began)
+        self.score.rounds[step] += 1
+        self._check_answers(step, said)
+        await self._check_ledger(step)
+        return successor
+
+    async def _start(self) -> Process:
+        process = await Process.start(_PROGRAM, env=self.home.env, log=self.home.path / "runbots.log")
+        await process.ready()
+        return process
+
+    async def _settle(self, step: str, users: list[int], *, process: Process) -> None:
+        """Wait until nothing is open any more."""
+        deadline = time.monotonic() + 30
+        while not await asyncio.to_thread(_is_settled, users):
+            if time.monotonic() > deadline:
+                self.score.violations.append(f"{step}: not settled after 30 s\n{process.log_tail()}")
+                return
+            await asyncio.sleep(0.05)
+
+    def _check_answers(self, step: str, said: dict[int, str]) -> None:
+        for user, text in said.items():
+            answers = [sent.text for sent in self.server.sent if sent.chat_id == user]
+            plain = [answer for answer in answers if answer == text]
+            labelled = [answer for answer in answers if answer != text and answer.endswith(text)]
+            self.score.labelled[step] += len(labelled)
+            if not answers:
+                self.score.violations.append(f"{step}: {text!r} was never answered")
+            elif len(plain) > 1:
+                self.score.violations.append(f"{step}: {text!r} was answered {len(plain)} times without a label")
+            elif len(plain) + len(labelled) != len(answers):
+                self.score.violations.append(f"{step}: {text!r} got a wrong answer: {answers}")
+
+    async def _check_ledger(self, step: str) -> None:
+        leaks = await asyncio.to_thread(_leaks, self.lease_seconds)
+        if leaks:
+            self.score.violations.append(f"{step}: ledger: {leaks}")
+
+
+# -- looking into the installation's database; runs in threads, Django is set up in ``main`` ----
+
+
+def _journaled(users: list[int]) -> int:
+    from botsrt.models import JournalEntry
+
+    return JournalEntry.objects.filter(contact__platform_user_id__in=[str(user) for user in users]).count()
+
+
+def _is_settled(users: list[int]) -> bool:
+    from botsrt.models import JournalEntry, OutboxMessage
+
+    is_open = JournalEntry.objects.filter(state__in=("pending", "claimed")).exists()
+    is_waiting = OutboxMessage.objects.filter(state__in=("pending", "sending", "unknown")).exists()
+    return not is_open and not is_waiting and _journaled(users) == len(users)
+
+
+def _leaks(lease_seconds: float) -> str:
+    from django.utils import timezone
+
+    from botsrt.services import ledger
+
+    report = ledger.check(since=None, lease=timedelta(seconds=lease_seconds), now=timezone.now())
+    failed = report.ends["dead"] + report.ends["held"] + report.ends["discarded"]
+    return "" if report.is_balanced and not failed and not report.open else str(report)
+
+
+# -- the program ----
+
+
+async def _main(options: argparse.Namespace, home: Home) -> Score:
+    async with TelegramServer() as server:
+        home.manage("migrate", "--verbosity", "0")
+        home.manage(
+            *("bots", "add", "shop", "--platform", "telegram", "--policy", "allow"),
+            *("--credential", f"token={TOKEN}", "--setting", f"api_base_url={server.url}"),
+        )
+        harness = Harness(home, server, lease_seconds=float(home.env["BOTSRT_LEASE_SECONDS"]))
+        return await harness.run(options.step or list(STEPS), options.rounds)
+
+
+def _database_url(kind: str) -> str:
+    if kind == "sqlite":
+        return ""
+    import psycopg
+
+    url = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+    name = f"praisonweb_crash_{secrets.token_hex(4)}"
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+    return url.rpartition("/")[0] + f"/{name}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=50, help="kills at each step")
+    parser.add_argument("--step", action="append", choices=STEPS, help="only this step (repeatable)")
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="praisonweb-crash-") as folder:
+        home = Home(Path(folder), database_url=_database_url(options.database))
+        os.environ.update(home.env, DJANGO_SETTINGS_MODULE="praisonweb.settings")
+        import django
+
+        django.setup()
+        score = asyncio.run(_main(options, home))
+    report = {
+        "database": options.database,
+        "kills": score.rounds.total(),
+        "per_step": dict(score.rounds),
+        "recovered_without_redelivery": score.without_redelivery.total(),
+        "sent_again_with_label": score.labelled.total(),
+        "slowest_recovery_seconds": round(score.slowest_recovery_seconds, 2),
+        "violations": len(score.violations),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
+    print(json.dumps(report))
+    for violation in score.violations:
+        print(violation, file=sys.stderr)
+    return 1 if score.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
