@@ -49,7 +49,7 @@ class OutboxMessage(models.Model):
             models.Index(fields=[*_CHAT, "id"], condition=Q(state=OutboxState.SENDING), name="outbox_sending_chat"),
             models.Index(fields=["next_attempt_at", "id"], condition=Q(state=OutboxState.PENDING), name="outbox_due"),
             models.Index(fields=["lease_expires_at"], condition=Q(state=OutboxState.SENDING), name="outbox_lease"),
-            models.Index(fields=["account", "id"], condition=Q(state=OutboxState.UNKNOWN), name="outbox_unknown"),
+            models.Index(fields=[*_CHAT, "id"], condition=Q(state=OutboxState.UNKNOWN), name="outbox_unknown"),
             models.Index(fields=["id"], condition=Q(state=OutboxState.HELD), name="outbox_held"),
         ]
 

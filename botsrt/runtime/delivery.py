@@ -57,6 +57,7 @@ class Delivery:
         self._load: Counter[str] = Counter()  # calls under way per bot
         self._closed_until: dict[str, float] = {}  # bots that the platform told to wait, in time.monotonic
         self._look_at_unknown_at = 0.0
+        self._deciding: list[str] = []  # bots whose messages of unknown fate are decided here, without staff
         self._is_draining = False
 
     def wake(self) -> None:
@@ -71,8 +72,8 @@ class Delivery:
         """Send until drained."""
         while not self._is_draining:
             try:
-                is_busy = await self._send_waiting()
                 await self._decide_unknown()
+                is_busy = await self._send_waiting()
             except StorageUnavailable as error:
                 logger.warning("nothing can be sent: %s", error)
                 is_busy = False
@@ -101,6 +102,7 @@ class Delivery:
             limit=_CLAIM_LIMIT,
             lease=timedelta(seconds=self._config.lease_seconds),
             late_after=timedelta(seconds=self._config.late_reply_seconds),
+            waits_for_unknown=self._deciding,
             now=timezone.now(),
         )
         for claim in claims:
@@ -211,13 +213,15 @@ class Delivery:
         if not ready:
             return
         views = await self._database.call(bots.views, accounts=list(ready))
-        decidable = [
+        self._deciding = [
             account
             for account, keeper in ready.items()
             if keeper.capabilities.can_reconcile
             or (account in views and views[account].unknown_sends == UnknownSendPolicy.RESEND)
         ]
-        claims = await self._database.call(outbox.unknown, accounts=decidable, limit=_CLAIM_LIMIT, now=timezone.now())
+        claims = await self._database.call(
+            outbox.unknown, accounts=self._deciding, limit=_CLAIM_LIMIT, now=timezone.now()
+        )
         for claim in claims:
             if ready[claim.message.account].capabilities.can_reconcile:
                 await self._reconcile(claim)

@@ -47,11 +47,16 @@ def claim(
     limit: int,
     lease: timedelta,
     late_after: timedelta,
+    waits_for_unknown: Collection[str] = (),
     now: datetime,
 ) -> list[ClaimedSend]:
     """Mark the heads of up to ``limit`` chats of ``accounts`` as being sent, and return them.
 
     A chat whose head is under way or waits for its next attempt is passed over: its order is strict.
+
+    Args:
+        waits_for_unknown: bots whose messages of unknown fate are decided without staff: what comes after such a
+            message waits for the decision. Elsewhere it might wait for days, so it goes on.
     """
     if not accounts:
         return []
@@ -59,11 +64,14 @@ def claim(
         chat = {name: OuterRef(name) for name in ("account", "channel_id", "thread_id")}
         earlier = OutboxMessage.objects.filter(**chat, state=OutboxState.PENDING, id__lt=OuterRef("id"))
         under_way = OutboxMessage.objects.filter(**chat, state=OutboxState.SENDING)
+        undecided = OutboxMessage.objects.filter(**chat, state=OutboxState.UNKNOWN).filter(
+            account__in=waits_for_unknown
+        )
         heads = (
             OutboxMessage.objects.filter(
                 _is_fresh(now - late_after), state=OutboxState.PENDING, next_attempt_at__lte=now, account__in=accounts
             )
-            .filter(~Exists(earlier), ~Exists(under_way))
+            .filter(~Exists(earlier), ~Exists(under_way), ~Exists(undecided))
             .order_by("next_attempt_at", "id")
         )
         ids = list(heads.values_list("id", flat=True)[:limit])
