@@ -42,8 +42,10 @@ class NudgeWorker(Worker):
                 for channel in self.channels:
                     listeners.create_task(self.listener(channel))
         finally:
+            consumers = [details["future"] for details in self.application_instances.values()]
             for name in list(self.application_instances):
                 self.delete_application_instance(name)  # type: ignore[no-untyped-call]
+            await asyncio.gather(*consumers, return_exceptions=True)
 
 
 async def listen(worker_id: str, wakers: Mapping[Kind, Callable[[], None]]) -> None:

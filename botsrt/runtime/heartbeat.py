@@ -95,17 +95,21 @@ class Heartbeat:
                 "picked up %d abandoned turns and %d unsure sends; held %d late replies", abandoned, unsure, late
             )
 
-    async def bury_dead_peers(self) -> None:
-        """After a crash on this host, do not wait for the leases of processes that are certainly gone."""
+    async def bury_dead_peers(self, *, own_mark: str) -> None:
+        """After a crash on this host, do not wait for the leases of processes that are certainly gone.
+
+        Args:
+            own_mark: in the ids of this process's own workers.
+        """
         peers = await self._database.call(workers.peers_on, host=socket.gethostname(), except_worker_id=self._worker_id)
-        dead = [worker_id for worker_id, pid in peers.items() if not _is_alive(pid)]
+        dead = [worker_id for worker_id, pid in peers.items() if own_mark not in worker_id and not _is_alive(pid)]
         if dead:
             logger.info("taking over from %d processes of this host that are gone", len(dead))
             await self._database.call(workers.bury, worker_ids=dead, now=timezone.now())
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process has this id. Our own id, found in an older row, belonged to one that is gone."""
+    """Whether another process has this number. Our own, found in an older row, belonged to one that is gone."""
     if pid == os.getpid():
         return False
     try:

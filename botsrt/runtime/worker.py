@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import secrets
@@ -31,6 +32,11 @@ from botsrt.services.turns import ClaimedTurn
 
 logger = logging.getLogger(__name__)
 
+#: In the id of every worker of this process: tells them from those of a process that had the same number before.
+PROCESS_MARK = secrets.token_hex(3)
+
+_numbers = itertools.count(1)
+
 
 class Worker:
     """Runs bots, turns and deliveries in the current event loop.
@@ -40,7 +46,7 @@ class Worker:
     """
 
     def __init__(self, *, database: Database, config: RuntimeConfig, accounts: Collection[str] | None = None) -> None:
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{PROCESS_MARK}.{next(_numbers)}"
         self._database = database
         self._config = config
         self._agents = AgentPool()
@@ -74,7 +80,7 @@ class Worker:
             now=timezone.now(),
         )
         self._carry_nudges()
-        await self._heartbeat.bury_dead_peers()
+        await self._heartbeat.bury_dead_peers(own_mark=PROCESS_MARK)
         await self._heartbeat.sweep()
         await self._supervisor.sync()
         wakers = {"journal": self._pump.wake, "outbox": self._delivery.wake, "control": self._control.wake}

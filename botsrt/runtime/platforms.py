@@ -1,0 +1,64 @@
+"""What the installed platforms and agent kinds can be given, and whether a configuration of theirs can work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from botsrt import conf
+from botsrt.adapters import registry
+from botsrt.agents import registry as agent_registry
+from botsrt.core.errors import StorageUnavailable, UnreadableUpdate
+from botsrt.core.messages import InboundMessage
+from botsrt.core.ports import BotConfig, Option, Probe
+from botsrt.services.bots import Shape
+
+
+class _NoSink:
+    """For adapters that are only asked about themselves."""
+
+    async def receive(self, message: InboundMessage) -> bool:
+        raise StorageUnavailable("This adapter takes no messages.")
+
+    async def receive_unreadable(self, *, event_id: str, raw: Mapping[str, Any], error: UnreadableUpdate) -> None:
+        raise StorageUnavailable("This adapter takes no messages.")
+
+    async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
+        raise StorageUnavailable("This adapter takes no messages.")
+
+
+def shape(platform: str) -> Shape:
+    """The settings and credentials that bots of ``platform`` take.
+
+    Raises:
+        InvalidInput: there is no such platform.
+    """
+    adapter = registry.adapter_class(platform, conf.load().adapter_packages)
+    return Shape(settings=adapter.settings, credentials=adapter.credentials)
+
+
+def agent_options(kind: str) -> tuple[Option, ...]:
+    """The settings that agents of ``kind`` take.
+
+    Raises:
+        InvalidInput: there is no such kind.
+    """
+    return agent_registry.agent_class(kind, conf.load().agent_packages).settings
+
+
+def check(config: BotConfig) -> None:
+    """Make the adapter once, without connecting.
+
+    Raises:
+        ConfigurationError: its settings cannot work.
+    """
+    registry.adapter_class(config.platform, conf.load().adapter_packages)(config, _NoSink())
+
+
+async def probe(config: BotConfig) -> Probe:
+    """Ask the platform who the bot is; raises as ``Adapter.probe`` does."""
+    adapter = registry.adapter_class(config.platform, conf.load().adapter_packages)(config, _NoSink())
+    try:
+        return await adapter.probe()
+    finally:
+        await adapter.close()
