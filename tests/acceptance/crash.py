@@ -135,6 +135,28 @@ class Harness:
 # -- looking into the installation's database; runs in threads, Django is set up in ``main`` ----
 
 
+def _add_bot(api_base_url: str) -> None:
+    from django.utils import timezone
+
+    from botsrt.core.actors import SYSTEM
+    from botsrt.core.states import UnknownUserPolicy
+    from botsrt.runtime import platforms
+    from botsrt.services import bots
+
+    bots.add(
+        account="shop",
+        platform="telegram",
+        shape=platforms.shape("telegram"),
+        changes=bots.Changes(
+            policy=UnknownUserPolicy.ALLOW,
+            credentials={"token": TOKEN},
+            settings={"api_base_url": api_base_url},
+        ),
+        actor=SYSTEM,
+        now=timezone.now(),
+    )
+
+
 def _journaled(users: list[int]) -> int:
     from botsrt.models import JournalEntry
 
@@ -165,10 +187,7 @@ def _leaks(lease_seconds: float) -> str:
 async def _main(options: argparse.Namespace, home: Home) -> Score:
     async with TelegramServer() as server:
         home.manage("migrate", "--verbosity", "0")
-        home.manage(
-            *("bots", "add", "shop", "--platform", "telegram", "--policy", "allow"),
-            *("--credential", f"token={TOKEN}", "--setting", f"api_base_url={server.url}"),
-        )
+        await asyncio.to_thread(_add_bot, server.url)
         harness = Harness(home, server, lease_seconds=float(home.env["BOTSRT_LEASE_SECONDS"]))
         return await harness.run(options.step or list(STEPS), options.rounds)
 
