@@ -1,3 +1,10 @@
-from django.urls import URLPattern
+"""Where everything is. A page that needs no sign-in says so on its view; all others ask for it by themselves."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import URLPattern, URLResolver, include, path
+
+from praisonweb import hooks
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("hooks/<str:platform>/<str:account>/", hooks.receive, name="hook"),
+    path("", include("praisonweb.dashboard.urls")),
+]

@@ -1,0 +1,158 @@
+"""What needs attention, worst first, and the bots. A fixed number of queries, each over open rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Min, QuerySet
+
+from botsrt.core.states import DLQState, EntryState, OutboxState, TurnState
+from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Worker
+from praisonweb.dashboard.queries import bots
+from praisonweb.dashboard.queries.bots import BotRow
+from praisonweb.dashboard.queries.standing import Tone
+
+#: A message may take this long before anybody needs to look; an agent may run for minutes.
+_UNANSWERED_WARN = timedelta(minutes=2)
+_UNANSWERED_BAD = timedelta(minutes=15)
+
+#: A bot that connects for longer than this has a problem.
+_STARTING_TOO_LONG = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """One thing that somebody should look at."""
+
+    tone: Tone
+    title: str
+    text: str = ""
+    since: datetime | None = None
+    command: str = ""  # what to type in a shell, where no page does it yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    concerns: tuple[Concern, ...]
+    bots: tuple[BotRow, ...]
+    last_message_at: datetime | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pile:
+    """Rows that wait."""
+
+    count: int
+    oldest_at: datetime | None
+
+
+def read(*, now: datetime) -> Home:
+    """Home as it stands."""
+    rows = bots.rows(now=now)
+    times = [at for row in rows for at in (row.last_inbound_at, row.last_outbound_at) if at]
+    concerns = [*_workers(rows, now), *_unanswered(now), *_dead(), *_unsent(), *_not_applied(rows)]
+    worst_first = [Tone.BAD, Tone.WARN]
+    return Home(
+        concerns=tuple(sorted(concerns, key=lambda concern: worst_first.index(concern.tone))),
+        bots=tuple(rows),
+        last_message_at=max(times, default=None),
+        now=now,
+    )
+
+
+def _workers(rows: Sequence[BotRow], now: datetime) -> Iterator[Concern]:
+    """Nobody at work, else the bots that do not run."""
+    is_wanted = any(row.is_enabled for row in rows)
+    if is_wanted and not _has_live_worker(now):
+        yield Concern(
+            tone=Tone.BAD,
+            title="No worker runs",
+            text="Nothing is read, answered or sent. What platforms deliver meanwhile waits there, or in the journal.",
+            command="manage.py runbots",
+        )
+        return
+    for row in rows:
+        if row.standing.tone in (Tone.BAD, Tone.WARN):
+            yield Concern(
+                tone=row.standing.tone,
+                title=f"{row.account}: {row.standing.word}",
+                text=" ".join(filter(None, (row.standing.text, row.error))),
+                since=row.since,
+            )
+        elif row.standing.tone is Tone.BUSY and now - row.since > _STARTING_TOO_LONG:
+            yield Concern(tone=Tone.WARN, title=f"{row.account} does not get ready", text=row.error, since=row.since)
+
+
+def _has_live_worker(now: datetime) -> bool:
+    beats = Worker.objects.filter(stopped_at=None).values_list("last_beat_at", "lease_seconds")
+    return any(at + timedelta(seconds=seconds) > now for at, seconds in beats)
+
+
+def _unanswered(now: datetime) -> Iterator[Concern]:
+    """Messages that wait for their turn, or are in one."""
+    waiting = _pile(JournalEntry.objects.filter(state=EntryState.PENDING), "received_at")
+    running = _pile(  # found through the turns: of those few run, of entries there are many
+        JournalEntry.objects.filter(turn__state=TurnState.RUNNING, state=EntryState.CLAIMED), "received_at"
+    )
+    oldest_at = min(filter(None, (waiting.oldest_at, running.oldest_at)), default=None)
+    if oldest_at is None or now - oldest_at < _UNANSWERED_WARN:
+        return
+    count = waiting.count + running.count
+    yield Concern(
+        tone=Tone.BAD if now - oldest_at >= _UNANSWERED_BAD else Tone.WARN,
+        title=f"{count:,} {'message waits' if count == 1 else 'messages wait'} for an answer",
+        text="Since then the oldest of them waits.",
+        since=oldest_at,
+        command="manage.py journal list --state pending",
+    )
+
+
+def _dead() -> Iterator[Concern]:
+    pile = _pile(DLQItem.objects.filter(state=DLQState.OPEN), "first_failed_at")
+    if pile.count:
+        yield Concern(
+            tone=Tone.BAD,
+            title=f"{pile.count:,} {'message' if pile.count == 1 else 'messages'} failed for good",
+            text="In the dead letter queue, until staff retry or discard.",
+            since=pile.oldest_at,
+            command="manage.py dlq list",
+        )
+
+
+def _unsent() -> Iterator[Concern]:
+    unknown = _pile(OutboxMessage.objects.filter(state=OutboxState.UNKNOWN), "created_at")
+    if unknown.count:
+        yield Concern(
+            tone=Tone.BAD,
+            title=f"{unknown.count:,} {'reply' if unknown.count == 1 else 'replies'} of unknown fate",
+            text="Sending was cut: they may have arrived, or not.",
+            since=unknown.oldest_at,
+            command="manage.py outbox list --state unknown",
+        )
+    held = _pile(OutboxMessage.objects.filter(state=OutboxState.HELD), "created_at")
+    if held.count:
+        yield Concern(
+            tone=Tone.WARN,
+            title=f"{held.count:,} {'reply' if held.count == 1 else 'replies'} held for you",
+            text="Late, or kept for review: nothing goes out before somebody says so.",
+            since=held.oldest_at,
+            command="manage.py outbox list --state held",
+        )
+
+
+def _not_applied(rows: Sequence[BotRow]) -> Iterator[Concern]:
+    for row in rows:
+        if row.standing.tone is Tone.GOOD and not row.is_current:
+            yield Concern(
+                tone=Tone.WARN,
+                title=f"{row.account} runs with earlier settings",
+                text=row.error or "The newest are not applied yet.",
+            )
+
+
+def _pile(rows: QuerySet[Any], time_field: str) -> _Pile:
+    return _Pile(**rows.aggregate(count=Count("pk"), oldest_at=Min(time_field)))

@@ -1,0 +1,99 @@
+"""One look for what many pages show: a state, an age, a platform, an icon, a link of the navigation, foreign text."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django import template
+from django.template.defaultfilters import stringfilter
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from praisonweb.dashboard.queries.standing import Standing
+
+register = template.Library()
+
+#: How platforms write their own names; others are shown with a capital.
+_PLATFORMS = {"web": "Web chat", "whatsapp": "WhatsApp"}
+
+#: Marks that turn the reading direction around or take no room (Unicode UAX 9), and control characters but tab and
+#: line break: with them a text can look like another one.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+#: Up to twice the next unit an age is said in the smaller one: "90 min" tells more than "1 h".
+_PATIENCE = 2
+
+
+@register.inclusion_tag("_badge.html")
+def badge(standing: Standing) -> dict[str, Any]:
+    """A state, by word and colour; what it means as a hint."""
+    return {"standing": standing}
+
+
+@register.simple_tag
+def age(at: datetime | None) -> SafeString:
+    """ "12 s ago", with the moment itself as a hint; "never" for None."""
+    if at is None:
+        return format_html('<span class="age">{}</span>', "never")
+    moment = at.astimezone(UTC)
+    return format_html(
+        '<time class="age" datetime="{}" title="{} UTC">{}</time>',
+        moment.isoformat(timespec="seconds"),
+        f"{moment:%Y-%m-%d %H:%M:%S}",
+        age_text(timezone.now() - at),
+    )
+
+
+def age_text(passed: timedelta) -> str:
+    """A duration since something, in its largest fitting unit."""
+    seconds = int(passed.total_seconds())
+    if seconds < 0:
+        return "in a moment" if seconds > -_UNITS[-2][0] else "in the future"
+    for size, unit in _UNITS:
+        if seconds >= size * (_PATIENCE if size > 1 else 1):
+            return f"{seconds // size} {unit} ago"
+    return "now"
+
+
+@register.filter
+@stringfilter
+def platform(name: str) -> str:
+    """A platform's name as people write it."""
+    return _PLATFORMS.get(name, name.capitalize())
+
+
+@register.filter
+@stringfilter
+def visible(text: str) -> str:
+    """Foreign text with its invisible marks shown as what they are; still to be escaped."""
+    return _INVISIBLE.sub(lambda mark: f"\u27e6U+{ord(mark[0]):04X}\u27e7", text)
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A drawing of ``static/icons.svg``, for the eye alone."""
+    return format_html(
+        '<svg class="icon" aria-hidden="true" width="20" height="20"><use href="{}#{}"></use></svg>',
+        static("icons.svg"),
+        name,
+    )
+
+
+@register.inclusion_tag("_nav_link.html", takes_context=True)
+def nav_link(context: template.Context, url_name: str, label: str, icon_name: str) -> dict[str, Any]:
+    """An entry of the navigation; marked on its own page and those below it."""
+    url = reverse(url_name)
+    path = context["request"].path
+    return {
+        "url": url,
+        "label": label,
+        "icon": icon_name,
+        "is_here": path == url or (url != "/" and path.startswith(url)),
+    }

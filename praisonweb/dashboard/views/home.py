@@ -1,0 +1,18 @@
+"""Home: what needs attention."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from praisonweb.dashboard import htmx
+from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.queries import home
+
+
+@require_safe
+@staff_only
+def page(request: HttpRequest) -> HttpResponse:
+    context = {"home": home.read(now=timezone.now())}
+    return htmx.page_or_part(request, "home.html", "_home.html", context)
