@@ -69,9 +69,9 @@ def _cut(text: str, at: int, *, room: int, fence: str, unit: Unit) -> tuple[int,
     stop, after = _best_break(text, at, end)
     # A fence that would be opened in the last line of this part is opened in the next one instead.
     line_at = text.rfind("\n", at, stop) + 1
-    if line_at and _has_content(text[at:line_at]) and not _open_fence(text[at : line_at - 1], fence):
-        if _FENCE.match(text[line_at:stop]):
-            return line_at - 1, line_at
+    is_opening = line_at and _FENCE.match(text[line_at:stop]) and not _open_fence(text[at : line_at - 1], fence)
+    if is_opening and _has_content(text[at:line_at]):
+        return line_at - 1, line_at
     return stop, after
 
 
