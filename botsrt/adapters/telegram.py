@@ -623,7 +623,9 @@ def _translated(failure: Exception) -> BotsError:
 def _repeatable(failure: Exception) -> BotsError:
     """What a failed call means when it does not matter whether Telegram took it."""
     if isinstance(failure, error.Conflict) and failure.__cause__ is None:
-        return Conflict(f"Somebody else receives this bot's messages, with the same token. Telegram says: {failure}")
+        return Conflict(
+            f"Somebody else receives this bot's messages, with the same token. Telegram says: {_said(failure)}"
+        )
     ours = _translated(failure)
     return PlatformUnavailable(str(ours)) if isinstance(ours, OutcomeUnknown | TargetGone | MessageRefused) else ours
 
