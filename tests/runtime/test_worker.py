@@ -177,7 +177,7 @@ async def test_an_agent_that_hangs_is_cut_and_others_go_on(transactional_db: Non
     async with running(config):
         slow.write("hello", message_id="1")
         await until_db(lambda: Turn.objects.exists())
-        quick.write("hello", message_id="1")
+        quick.write("hello", user="bob", message_id="1")
         await until(lambda: quick.sent)
         assert not slow.sent
         await until(lambda: slow.sent)
