@@ -39,6 +39,11 @@ class Attachment:
     mime_type: str = ""
     size_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("kind", "reference", "mime_type"):
+            object.__setattr__(self, name, storable(getattr(self, name)))
+        object.__setattr__(self, "name", storable(self.name)[:MAX_NAME_CHARS])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:

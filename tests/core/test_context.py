@@ -36,7 +36,7 @@ async def test_concurrent_turns_never_see_each_other():
         finally:
             clear_session_context(token)
 
-    assert await asyncio.gather(turn("a"), turn("b")) == [("a", "a"), ("b", "b")]
+    assert list(await asyncio.gather(turn("a"), turn("b"))) == [("a", "a"), ("b", "b")]
     assert get_session_context() == SessionContext()
 
 
