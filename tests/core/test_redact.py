@@ -90,3 +90,27 @@ def test_the_formatter_masks_message_arguments_and_exceptions():
     assert TELEGRAM not in line
     assert f"ERROR calling https://host/{MASK}/x" in line
     assert "RuntimeError" in line
+
+
+def test_a_token_in_the_path_of_a_url_is_masked_though_nobody_loaded_it():
+    assert redact.redact(f"POST https://host/bot{TELEGRAM}/getMe") == f"POST https://host/bot{MASK}/getMe"
+    assert TELEGRAM[10:] not in redact.redact(f"https://host/bot{TELEGRAM.replace(':', '%3A')}/getMe")
+
+
+def test_a_loaded_credential_is_masked_in_its_url_form_too():
+    redact.remember("pass/word with spaces")
+    assert redact.redact("https://host/?q=pass%2Fword%20with%20spaces&x=1") == f"https://host/?q={MASK}&x=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis://:hunter2@cache:6379/0", f"redis://{MASK}@cache:6379/0"),
+        ("GET /hook?access_token=abc123&x=1", f"GET /hook?access_token={MASK}&x=1"),
+        ("https://host/?a=1&token=abc123", f"https://host/?a=1&token={MASK}"),
+        ("https://hooks.slack.com/services/T000/B000/abcDEF123", f"https://hooks.slack.com/services/{MASK}"),
+        ("authorization: bearer abcdef0123456789", f"authorization: bearer {MASK}"),
+    ],
+)
+def test_secrets_in_urls_and_headers_are_masked(text, expected):
+    assert redact.redact(text) == expected
