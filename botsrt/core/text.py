@@ -1,14 +1,20 @@
 """Text from outside, made storable and safe to show in a log line or to a person."""
 
+import math
 import re
+from collections.abc import Mapping
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 #: NUL cannot be stored by PostgreSQL; lone surrogates cannot be encoded at all. Both arrive in JSON from platforms.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
-#: Control characters, and the marks that turn the reading direction around (Unicode UAX 9).
-_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
+#: Control characters, the marks that turn the reading direction around (Unicode UAX 9), and the tag characters, with
+#: which a name could carry words that only an agent sees.
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]+"
+)
 
 
 def storable(text: str) -> str:
@@ -17,14 +23,18 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: object) -> object:
-    """``storable`` for every string, keys included, of a JSON value."""
+    """``value`` as JSON that every database takes: each string ``storable``, keys included; the unsayable as text."""
     if isinstance(value, str):
         return storable(value)
-    if isinstance(value, dict):
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
         return {storable(str(key)): storable_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [storable_json(item) for item in value]
-    return value
+    return storable(str(value))
 
 
 def one_line(text: str, *, max_chars: int = 240) -> str:

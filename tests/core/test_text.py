@@ -56,3 +56,22 @@ def test_a_long_name_is_cut_and_says_so():
 def test_white_space_is_one_space():
     assert one_line("  Ann \t\n  Smith ") == "Ann Smith"
     assert one_line(" \n ") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ({"cost": float("nan")}, {"cost": "nan"}),
+        ([float("inf"), 1.5, True, None], ["inf", 1.5, True, None]),
+        ({1: {2}}, {"1": "{2}"}),
+        ((b"x",), ["b'x'"]),
+    ],
+)
+def test_what_json_cannot_say_is_written_as_text(value, stored):
+    assert storable_json(value) == stored
+    json.dumps(storable_json(value), allow_nan=False)
+
+
+@pytest.mark.parametrize("mark", ["\u061c", "\U000e0041", "\u180e", "\ufff9"])
+def test_letters_that_nobody_sees_are_no_part_of_a_name(mark):
+    assert one_line(f"Ann{mark}") == "Ann"
