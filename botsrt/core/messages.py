@@ -6,7 +6,7 @@ Values only, checked when they are made: what is here can be stored as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -112,14 +112,28 @@ class InboundMessage:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> InboundMessage:
-        """The message that ``to_payload`` stored."""
-        fields = dict(payload)
-        fields["sender"] = Sender(**fields["sender"])
-        fields["attachments"] = tuple(Attachment(**item) for item in fields["attachments"])
-        fields["kind"] = EventKind(fields["kind"])
-        fields["chat_type"] = ChatType(fields["chat_type"])
-        fields["sent_at"] = datetime.fromisoformat(fields["sent_at"]) if fields["sent_at"] else None
-        return cls(**fields)
+        """The message that ``to_payload`` stored. What another version wrote beside, or did not write, does not matter.
+
+        Raises:
+            UnreadableUpdate: it does not describe a message.
+        """
+        try:
+            values = _known_fields(cls, payload)
+            values["sender"] = Sender(**_known_fields(Sender, payload["sender"]))
+            attachments = payload.get("attachments") or ()
+            values["attachments"] = tuple(Attachment(**_known_fields(Attachment, item)) for item in attachments)
+            values["kind"] = EventKind(payload.get("kind", EventKind.MESSAGE))
+            values["chat_type"] = ChatType(payload.get("chat_type", ChatType.DIRECT))
+            sent_at = payload.get("sent_at")
+            values["sent_at"] = datetime.fromisoformat(sent_at) if sent_at else None
+            return cls(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UnreadableUpdate(f"The stored message cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {item.name for item in fields(cls)}
+    return {name: value for name, value in values.items() if name in known}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,3 +95,21 @@ def test_the_raw_update_is_no_part_of_the_payload_nor_of_logs():
 def test_a_time_keeps_its_zone():
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     assert InboundMessage.from_payload(a_message(sent_at=at).to_payload()).sent_at == at
+
+
+def test_a_payload_of_another_version_is_still_read():
+    payload = a_message("Hello", attachments=(Attachment(kind="photo", reference="r"),)).to_payload()
+    newer = {**payload, "mood": "good", "sender": {**payload["sender"], "age": 7}}
+    newer["attachments"] = [{**payload["attachments"][0], "colour": "blue"}]
+    older = {name: payload[name] for name in ("platform", "account", "channel_id", "message_id", "sender", "text")}
+
+    assert InboundMessage.from_payload(newer) == InboundMessage.from_payload(payload)
+    assert InboundMessage.from_payload(older).text == "Hello"
+    assert InboundMessage.from_payload(older).attachments == ()
+
+
+@pytest.mark.parametrize("payload", [{}, {"sender": None}, {"sender": {"user_id": ""}}, {"kind": "nonsense"}])
+def test_a_payload_that_is_no_message_is_unreadable(payload):
+    whole = {} if not payload else a_message().to_payload() | payload
+    with pytest.raises(UnreadableUpdate):
+        InboundMessage.from_payload(whole)
