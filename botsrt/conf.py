@@ -14,8 +14,12 @@ from typing import Any
 
 from django.conf import settings
 
+#: The largest number of any setting. No limit is meant by it; it keeps times within what a calendar can hold.
+_MOST = 1_000_000_000
 
-def _option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:  # noqa: A002
+
+def _option(default: Any, help: str, *, least: float = 0, most: float = _MOST) -> Any:  # noqa: A002
+    """One setting. ``least`` and ``most`` bound a number, the length of a text, or how many names a list has."""
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
@@ -53,16 +57,22 @@ class RuntimeConfig:
     max_batch: int = _option(256, "Calls that share one commit at most.", least=1, most=10_000)
     # Where adapters and agents are found
     adapter_packages: tuple[str, ...] = _option(
-        ("botsrt.adapters",), "Packages searched for platforms, comma-separated."
+        ("botsrt.adapters",), "Packages searched for platforms, comma-separated.", least=1
     )
-    agent_packages: tuple[str, ...] = _option(("botsrt.agents",), "Packages searched for agent kinds, comma-separated.")
+    agent_packages: tuple[str, ...] = _option(
+        ("botsrt.agents",), "Packages searched for agent kinds, comma-separated.", least=1
+    )
     # Words to people
     trouble_text: str = _option(
         "Sorry, something went wrong on our side. Your message is safe and will be answered.",
         "What a person is told once when their message fails.",
+        least=1,
+        most=1_000,
     )
     resend_label: str = _option(
-        "(sent again: you may have received this already)\n", "Put before a message whose first sending is unsure."
+        "(sent again: you may have received this already)\n",
+        "Put before a message whose first sending is unsure.",
+        most=200,
     )
 
 
@@ -98,18 +108,23 @@ def from_mapping(values: Mapping[str, str]) -> RuntimeConfig:
 
 def _parse(name: str, text: str, default: Any, metadata: Mapping[str, Any]) -> Any:
     variable = f"BOTSRT_{name.upper()}"
+    least, most = metadata["least"], metadata["most"]
     if isinstance(default, str):
+        if not least <= len(text.strip()) <= most:
+            raise ConfigError(f"{variable}: write {least} to {most} characters; the default is {default!r}.")
         return text
     if isinstance(default, tuple):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        names = tuple(part.strip() for part in text.split(",") if part.strip())
+        if len(names) < least:
+            raise ConfigError(f"{variable}: name at least {least}; the default is {', '.join(default)}.")
+        return names
     try:
         value = type(default)(text)
     except ValueError:
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise ConfigError(f"{variable}: {text!r} is not {kind}; the default is {default}.") from None
-    least, most = metadata["least"], metadata["most"]
-    if not (least is None or value >= least) or not (most is None or value <= most):  # also refuses nan
-        raise ConfigError(f"{variable}: {text} is out of range ({least} to {most or 'any'}); the default is {default}.")
+    if not least <= value <= most:  # also refuses nan
+        raise ConfigError(f"{variable}: {text} is out of range ({least:g} to {most:,}); the default is {default}.")
     return value
 
 
