@@ -10,7 +10,7 @@ from botsrt.adapters import registry
 from botsrt.agents import registry as agent_registry
 from botsrt.core.errors import StorageUnavailable, UnreadableUpdate
 from botsrt.core.messages import InboundMessage
-from botsrt.core.ports import BotConfig, Option, Probe
+from botsrt.core.ports import AgentConfig, BotConfig, Option, Probe
 from botsrt.services.bots import Shape
 
 
@@ -44,6 +44,17 @@ def agent_options(kind: str) -> tuple[Option, ...]:
         InvalidInput: there is no such kind.
     """
     return agent_registry.agent_class(kind, conf.load().agent_packages).settings
+
+
+def check_agent(name: str, kind: str, settings: Mapping[str, str]) -> None:
+    """Make the agent once.
+
+    Raises:
+        InvalidInput: there is no such kind.
+        ConfigurationError: its settings cannot work.
+    """
+    config = AgentConfig(name=name, kind=kind, settings=settings)
+    agent_registry.agent_class(kind, conf.load().agent_packages)(config)
 
 
 def check(config: BotConfig) -> None:

@@ -10,13 +10,21 @@ from typing import Any
 
 from django.utils import timezone
 
+from botsrt import conf
 from botsrt.adapters import registry
 from botsrt.conf import RuntimeConfig
 from botsrt.core import access, backoff
 from botsrt.core.access import Asker
 from botsrt.core.chunking import chunk, length
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
-from botsrt.core.errors import AgentError, AgentUnavailable, BotsError, StorageUnavailable, TransientAgentError
+from botsrt.core.errors import (
+    AgentError,
+    AgentUnavailable,
+    BotsError,
+    NotFound,
+    StorageUnavailable,
+    TransientAgentError,
+)
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import AgentReply, AgentRequest
 from botsrt.core.states import ChatType
@@ -215,6 +223,31 @@ def _parts(text: str, platform: str, config: RuntimeConfig) -> list[str]:
     capabilities = registry.adapter_class(platform, config.adapter_packages).capabilities
     unit = capabilities.text_unit
     return chunk(text, limit=capabilities.max_text - length(config.resend_label, unit), unit=unit)
+
+
+async def dry_run(entry_id: int) -> AgentReply:
+    """What the agent would say to an entry now. Nothing is stored or sent; tools of the agent act, if it has any.
+
+    Raises:
+        NotFound: there is no such entry, or its bot is gone.
+        InvalidInput: it was not readable when it came.
+        AgentError: the agent failed.
+    """
+    config = conf.load()
+    bridge = Database(max_batch=config.max_batch)
+    agents = AgentPool()
+    try:
+        turn = await bridge.call(turns.rehearsal, entry_id=entry_id)
+        materials = await bridge.call(turns.materials, turn=turn, max_history=config.max_history)
+        if materials.bot is None:
+            raise NotFound(f"There is no bot {turn.account} any more.")
+        request = make_request(turn, turn.entries, materials)
+        return await _run_agent(agents, materials.bot, request, timeout_seconds=config.run_timeout_seconds)
+    except _RunFailed as failed:
+        raise AgentError(f"{failed.failure.error_class}: {failed.failure.error_text}") from failed.__cause__
+    finally:
+        await agents.close()
+        await bridge.close()
 
 
 # -- the ends ----

@@ -68,7 +68,7 @@ def check(*, since: datetime | None, lease: timedelta, now: datetime) -> Ledger:
 
 def _rules(entries: QuerySet[JournalEntry], *, overdue: datetime) -> Iterator[tuple[str, QuerySet]]:  # type: ignore[type-arg]
     """What must not exist, as a sentence and a query each."""
-    fitting = {
+    fitting: dict[EntryState, list[str]] = {
         EntryState.PENDING: [""],
         EntryState.CLAIMED: [""],
         EntryState.COMPLETED: [Outcome.ANSWERED, Outcome.SILENT],

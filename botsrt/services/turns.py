@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 
 from botsrt.core import backoff
+from botsrt.core.errors import InvalidInput, NotFound
 from botsrt.core.messages import InboundMessage, Route
 from botsrt.core.ports import HistoryItem
 from botsrt.core.states import (
@@ -246,6 +247,35 @@ def _as_claimed(rows: Sequence[JournalEntry]) -> ClaimedTurn:
         attempt=turn.attempt,
         trigger=Trigger(turn.trigger),
         run_mode=RunMode(turn.run_mode),
+    )
+
+
+def rehearsal(*, entry_id: int) -> ClaimedTurn:
+    """An entry as a turn that does not exist: for running the agent without storing anything.
+
+    Raises:
+        NotFound: there is no such entry.
+        InvalidInput: it was not readable when it came.
+    """
+    row = JournalEntry.objects.select_related("session", "contact").filter(pk=entry_id).first()
+    if row is None:
+        raise NotFound(f"There is no journal entry {entry_id}.")
+    if row.session is None:
+        raise InvalidInput("entry", f"{entry_id} was not readable when it came, so there is nothing to run.")
+    entry = _claimed_entry(row)
+    return ClaimedTurn(
+        id=new_turn_id(),
+        lane=row.lane,
+        session_pk=row.session.pk,
+        session_id=row.session.session_id,
+        generation=row.session.epoch,
+        platform=row.platform,
+        account=row.account,
+        route=entry.message.route,
+        entries=(entry,),
+        attempt=row.attempts + 1,
+        trigger=Trigger.REPLAY,
+        run_mode=RunMode.HOLD,
     )
 
 
