@@ -11,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 from django.utils import timezone
 
+from botsrt.conf import ConfigError
 from botsrt.core.actors import Actor
 from botsrt.core.errors import BotsError
 from botsrt.core.text import one_line
@@ -24,7 +26,19 @@ _SPAN = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-class VerbCommand(BaseCommand):
+class PlainErrorCommand(BaseCommand):
+    """A command whose expected errors are one line and exit code 1, never a traceback."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except (BotsError, ConfigError) as error:
+            raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"The database cannot be used: {error}. See: manage.py doctor") from error
+
+
+class VerbCommand(PlainErrorCommand):
     """A command of several verbs: ``manage.py NOUN VERB``. Each verb is a method ``do_<verb>``."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -44,10 +58,7 @@ class VerbCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         verb: Callable[[dict[str, Any]], None] = getattr(self, f"do_{options['verb']}")
-        try:
-            verb(options)
-        except BotsError as error:
-            raise CommandError(str(error)) from error
+        verb(options)
 
     # -- printing ----
 

@@ -7,7 +7,6 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from botsrt import conf
@@ -15,7 +14,7 @@ from botsrt.management import cli
 from botsrt.services import ledger
 
 
-class Command(BaseCommand):
+class Command(cli.PlainErrorCommand):
     help = "received = answered + silent + held + dead + discarded + open. Names every leak; exit code 1 on one."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from botsrt.core.actors import SYSTEM
 from botsrt.core.states import UnknownUserPolicy
+from botsrt.management import cli
 from botsrt.models import Bot
 from botsrt.runtime import platforms
 from botsrt.services import bots
@@ -23,7 +24,7 @@ ADMIN = "admin"
 WEB_BOT = "web"
 
 
-class Command(BaseCommand):
+class Command(cli.PlainErrorCommand):
     help = "Prepare the database, make a staff login and a web-chat bot on the first run, and run everything."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
