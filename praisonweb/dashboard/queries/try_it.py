@@ -117,7 +117,8 @@ def _obstacle(row: BotRow, user_id: str) -> str:
     decision = access.decide(Asker(user_id=user_id, is_mentioned=True), view.rules) if view else None
     if decision is None or decision.is_allowed:
         return ""
-    return f"It will not answer you ({user_id}). {REASONS.get(decision.reason, decision.reason)}"
+    reason = REASONS.get(decision.reason, decision.reason)
+    return f"It will not answer you. {reason} Set its policy to allow, or add {user_id} to its allowed_users."
 
 
 # -- bubbles ----
