@@ -125,10 +125,13 @@ async def _until_answered(
     while len({(chat, line) for chat, text in answers() for line in text.removeprefix(LABEL).split("\n")}) < wanted:
         assert time.monotonic() < deadline, home.json("ledger")
         await asyncio.sleep(0.1)
-    while any(
-        await asyncio.to_thread(home.json, "outbox", "list", "--state", state) for state in ("pending", "unknown")
-    ):
+    while await asyncio.to_thread(_waiting, home):
         assert time.monotonic() < deadline, "the outbox does not empty"
+
+
+def _waiting(home: Home) -> list[object]:
+    """Outgoing messages that are not done."""
+    return [row for state in ("pending", "sending", "unknown") for row in home.json("outbox", "list", "--state", state)]
 
 
 def assert_ledger(home: Home, *, answered: int, has_duplicates: bool) -> None:
