@@ -77,7 +77,6 @@ def wrap_all() -> None:
     """Wrap every step; see ``crash.STEPS``."""
     from botsrt.adapters.telegram import Adapter
     from botsrt.agents.echo import Agent
-
     from botsrt.runtime import turn
     from botsrt.runtime.intake import Intake
     from botsrt.services import journal, outbox, turns
