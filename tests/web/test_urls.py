@@ -1,0 +1,91 @@
+"""A walk over every address: who gets in. A new one without a row here fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import AsyncClient
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from botsrt.models import Bot
+from praisonweb.dashboard.urls import websocket_urlpatterns
+from tests.web.conftest import is_let_in, page, signed_in
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SIGN_IN = "to sign in"
+
+#: Route → method and path, then what a stranger, a plain user and staff get: a status, or the way to sign in.
+ADDRESSES: dict[str, tuple[str, str, int | str, int | str, int | str]] = {
+    "": ("GET", "/", SIGN_IN, 403, 200),
+    "try/": ("GET", "/try/", SIGN_IN, 403, 302),
+    "try/<str:account>/": ("GET", "/try/shop/", SIGN_IN, 403, 200),
+    "try/<str:account>/send/": ("POST", "/try/shop/send/", SIGN_IN, 403, 400),
+    "account/sign-in/": ("GET", "/account/sign-in/", 200, 302, 302),
+    "account/sign-out/": ("POST", "/account/sign-out/", SIGN_IN, SIGN_IN, SIGN_IN),
+    "account/password/": ("GET", "/account/password/", SIGN_IN, 200, 200),
+    "healthz": ("GET", "/healthz", 200, 200, 200),
+    "hooks/<str:platform>/<str:account>/": ("POST", "/hooks/telegram/shop/", 404, 404, 404),
+}
+
+#: Websocket route → path, then whether a stranger, a plain user and staff get in.
+SOCKETS: dict[str, tuple[str, bool, bool, bool]] = {
+    "ws/try/<str:account>/": ("/ws/try/shop/", False, False, True),
+    "": ("/ws/nothing/", False, False, False),
+}
+
+
+def test_every_address_has_a_row() -> None:
+    assert {route for route, _ in _routes(get_resolver().url_patterns)} == set(ADDRESSES)
+
+
+def test_every_websocket_has_a_row() -> None:
+    assert {str(pattern.pattern) for pattern in websocket_urlpatterns} == set(SOCKETS)
+
+
+@pytest.mark.parametrize("route", ADDRESSES)
+async def test_who_gets_in(route: str, staff: User, plain: User, bot: Bot, bridge: None) -> None:
+    method, path, *expected = ADDRESSES[route]
+    got = []
+    for user in (None, plain, staff):
+        response = await (await signed_in(user)).generic(method, path)
+        is_sent_away = response.status_code == 302 and response["Location"].startswith("/account/sign-in/")
+        got.append(SIGN_IN if is_sent_away else response.status_code)
+    assert got == expected
+
+
+@pytest.mark.parametrize("route", SOCKETS)
+async def test_who_may_open_a_websocket(route: str, staff: User, plain: User, bot: Bot, bridge: None) -> None:
+    path, *expected = SOCKETS[route]
+    assert [await is_let_in(page(await signed_in(user), path)) for user in (None, plain, staff)] == expected
+
+
+@pytest.mark.parametrize("route", ADDRESSES)
+async def test_no_page_loads_anything_from_elsewhere(route: str, staff: User, bot: Bot, bridge: None) -> None:
+    method, path, *_ = ADDRESSES[route]
+    response = await (await signed_in(staff)).generic(method, path)
+    policy = response["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    body = response.content.decode()
+    assert "<style" not in body
+    assert "style=" not in body
+    assert "<script>" not in body
+    assert " onclick" not in body
+
+
+async def test_an_address_that_does_not_exist_is_said_to_be_none(bridge: None) -> None:
+    response = await AsyncClient().get("/no/such/page/")
+    assert response.status_code == 404
+    assert "There is no page at this address." in response.content.decode()
+
+
+def _routes(patterns: list[URLPattern | URLResolver], prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from _routes(pattern.url_patterns, route)
+        else:
+            yield route, pattern
