@@ -100,13 +100,11 @@ class Command(cli.VerbCommand):
     def _check(self, account: str, platform: str, changes: Changes) -> None:
         """Say now what the adapter would say when it starts. A variable that is not set yet is only a warning."""
         keyring = bots.vault()
-        credentials = {}
-        for name, value in changes.credentials.items():
-            try:
-                credentials[name] = keyring.open(name, keyring.seal(value))
-            except CredentialError as error:
-                self.stderr.write(f"Warning: {error}")
-                credentials[name] = "not-set-yet"
+        try:
+            credentials = {name: keyring.open(name, keyring.seal(value)) for name, value in changes.credentials.items()}
+        except CredentialError as error:
+            self.stderr.write(f"Warning: {error}")
+            return
         common = {option.name for option in bots.COMMON_SETTINGS}
         settings = {name: value for name, value in changes.settings.items() if name not in common}
         platforms.check(BotConfig(account=account, platform=platform, settings=settings, credentials=credentials))
