@@ -1,178 +1,163 @@
 """Functions and objects of your own as agents: ``target`` is ``package.module:attribute``.
 
-A callable gets the request and returns a text, an ``AgentReply`` or None (say nothing). An object with ``achat`` or
-``chat`` gets the text alone; its ``chat_history``, if it has one, holds the conversation's during the call, and such an
-object serves one conversation at a time. Blocking code runs in threads of its own, off the event loop and off the
-database thread. A blocking call that was given up cannot be stopped: its result is dropped, and an object serves nobody
-else before it has ended.
+A callable gets the ``AgentRequest`` and returns a text, an ``AgentReply``, or None to say nothing. An object with
+``achat`` or ``chat`` gets the text alone, and must answer. A class is made into an object once.
+
+``async`` code runs on the event loop and must not block it; code that is not ``async`` runs in threads of its own, off
+the event loop and off the database thread. A blocking call that is cut off cannot be stopped: its answer is dropped.
+Whatever the code raises comes out as an ``AgentError``; raise ``TransientAgentError`` or ``AgentUnavailable`` of
+``botsrt.core.errors`` to have the message tried again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
+import difflib
 import importlib
 import inspect
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+import re
+from typing import Any
 
-from botsrt.agents.failures import as_agent_error
-from botsrt.core.errors import AgentError, ConfigurationError
+from botsrt.agents import objects, threads
+from botsrt.agents.base import BaseAgent
+from botsrt.agents.failures import translated
+from botsrt.agents.threads import Gate
+from botsrt.core.errors import AgentError, ConfigurationError, TransientAgentError
 from botsrt.core.ports import AgentConfig, AgentReply, AgentRequest, Option
 
-logger = logging.getLogger(__name__)
+_TARGET = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
-#: One lock per agent object; it goes when the object goes. Never keyed by ``id``, which is used again.
-_locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
-
-#: Blocking chats whose turn has ended before them; they hold their object's lock until they end.
-_left_behind: set[asyncio.Task[Any]] = set()
+#: Threads that may wait for a model or a disk at a time. As many as a worker runs turns by default; they cost little.
+_DEFAULT_THREADS = 64
+_MAX_THREADS = 1_000
 
 
-class Agent:
-    settings: ClassVar[tuple[Option, ...]] = (
-        Option(name="target", help="What answers, as package.module:attribute.", is_required=True),
+class Agent(BaseAgent):
+    settings = (
+        Option(name="target", help="write what answers as package.module:attribute.", is_required=True),
+        Option(
+            name="max_threads", help="Blocking calls at a time; async code needs none.", default=str(_DEFAULT_THREADS)
+        ),
     )
 
     def __init__(self, config: AgentConfig) -> None:
-        self._target = _load(config.settings.get("target", ""))
-        self._answer = _caller(self._target)
+        """Import the target, which may take a while; make agents off the event loop."""
+        super().__init__(config)
+        self._target = _load(self.setting("target"))
+        self._gate = Gate(_count(self.setting("max_threads")))
 
     async def run(self, request: AgentRequest) -> AgentReply:
-        try:
-            answer = await self._answer(request)
-        except Exception as error:
-            raise as_agent_error(error) from error
-        if isinstance(answer, AgentReply):
-            return answer
-        if answer is None or isinstance(answer, str):
-            return AgentReply(text=answer or "")
-        raise AgentError(f"The agent returned {type(answer).__name__}; it must return str, AgentReply or None.")
+        with translated():
+            if objects.is_one(self._target):
+                return _spoken(await objects.ask(self._target, request, gate=self._gate))
+            return _reply(await self._call(request))
 
-    async def close(self) -> None:
-        """The target is somebody else's."""
+    async def _call(self, request: AgentRequest) -> Any:
+        if _is_async(self._target):
+            return await self._target(request)
+        answer = await threads.run(lambda: self._target(request), gate=self._gate)
+        return await answer if inspect.isawaitable(answer) else answer  # a wrapper around an async function
+
+
+def _reply(answer: object) -> AgentReply:
+    if answer is None:
+        return AgentReply(text="")
+    if isinstance(answer, str):
+        return AgentReply(text=answer)
+    if isinstance(answer, AgentReply) and isinstance(answer.text, str):
+        return answer
+    if inspect.iscoroutine(answer):
+        answer.close()  # else Python complains that nobody awaited it
+    kind = f"AgentReply(text={type(answer.text).__name__})" if isinstance(answer, AgentReply) else type(answer).__name__
+    raise AgentError(f"The agent returned {kind}; it must return str, AgentReply or None.")
+
+
+def _spoken(answer: object) -> AgentReply:
+    """The answer of an object that must answer: those that are known return None when their model cannot be reached."""
+    reply = _reply(answer)
+    if not reply.text.strip():
+        raise TransientAgentError("The agent gave no reply.")
+    return reply
+
+
+# -- what the target names ----
 
 
 def _load(target: str) -> Any:
-    """What ``target`` names; a class is instantiated.
+    """What ``target`` names, ready to be asked; a class is made into an object.
 
     Raises:
-        ConfigurationError: it names nothing usable.
+        ConfigurationError: it names nothing that can be asked; says what to write.
     """
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise ConfigurationError(f"target: {target!r} is not of the form package.module:attribute.")
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        raise ConfigurationError(
+            f"target: {target!r} is not of the form package.module:attribute; write, for example, my_agents:answer."
+        )
+    module, attribute = match.groups()
+    found = _attribute(_module(module), module, attribute)
+    if inspect.isclass(found):
+        found = _made(found, target)
+    if not objects.is_one(found):
+        _check_callable(found, target)
+    return found
+
+
+def _module(name: str) -> Any:
+    importlib.invalidate_caches()  # the file may be newer than this process
     try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigurationError(f"target: the module {module_name} cannot be imported: {error}") from error
-    for name in attribute.split("."):
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(
+                f"target: there is no module {error.name}; put it beside manage.py, install it, or add its folder to "
+                "PYTHONPATH."
+            ) from error
+        raise ConfigurationError(f"target: {name} needs the module {error.name}, which is not installed.") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(f"target: importing {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _attribute(module: Any, module_name: str, path: str) -> Any:
+    found = module
+    for name in path.split("."):
         if not hasattr(found, name):
-            raise ConfigurationError(f"target: {module_name} has no {attribute}.")
+            close = difflib.get_close_matches(name, [known for known in dir(found) if known[0] != "_"], n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"target: {module_name} has no {path}.{hint}")
         found = getattr(found, name)
-    return found() if inspect.isclass(found) else found
+    return found
 
 
-def _caller(target: Any) -> Callable[[AgentRequest], Any]:
-    """How to ask ``target``: always a coroutine function.
-
-    Raises:
-        ConfigurationError: it can be neither called nor chatted with.
-    """
-    if hasattr(target, "achat") or hasattr(target, "chat"):
-        return partial(_chat, target)
-    if not callable(target):
-        raise ConfigurationError(f"target: {type(target).__name__} is neither callable nor has chat or achat.")
-    is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
-    return target if is_async else partial(_in_thread, target)
-
-
-async def _chat(target: Any, request: AgentRequest) -> Any:
-    """Ask an object with ``achat`` or ``chat``, one conversation at a time."""
-    is_async = inspect.iscoroutinefunction(getattr(target, "achat", None))
-    chat = asyncio.create_task(_chat_alone(target, request, is_async=is_async))
+def _made(found: type, target: str) -> Any:
     try:
-        answer = await asyncio.shield(chat)
-    except asyncio.CancelledError:
-        if is_async:
-            chat.cancel()
-            await asyncio.wait({chat})
-        else:
-            _left_behind.add(chat)
-            chat.add_done_callback(_forget)
-        raise
-    if answer is None:
-        raise AgentError("The agent gave no reply.")
-    return answer if isinstance(answer, AgentReply) else str(answer)
+        return found()
+    except Exception as error:
+        raise ConfigurationError(
+            f"target: {target} is a class that cannot be made without arguments ({type(error).__name__}: {error}); "
+            "make an object in the module, and name that."
+        ) from error
 
 
-async def _chat_alone(target: Any, request: AgentRequest, *, is_async: bool) -> Any:
-    async with _lock_of(target):
-        with _history(target, request):
-            return await (target.achat(request.text) if is_async else _in_thread(target.chat, request.text))
-
-
-def _forget(chat: asyncio.Task[Any]) -> None:
-    _left_behind.discard(chat)
-    if not chat.cancelled() and (error := chat.exception()):
-        logger.info("a chat that was given up ended with %s", type(error).__name__)
-
-
-async def _in_thread(function: Callable[..., Any], argument: Any) -> Any:
-    """Call ``function`` in a new thread, with the context of this turn; cancelled, the thread runs on, unheard.
-
-    A thread per call: a pool would be used up by calls that hang, and would keep the process from ending.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = context.run(function, argument)
-        except BaseException as raised:  # noqa: BLE001  handed to the caller, whatever it is
-            error = raised
-        with suppress(RuntimeError):  # the loop has ended: nobody listens
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, name="agent", daemon=True).start()
-    return await outcome
-
-
-def _lock_of(target: Any) -> asyncio.Lock:
+def _check_callable(found: Any, target: str) -> None:
+    if not callable(found):
+        raise ConfigurationError(
+            f"target: {target} is a {type(found).__name__}: neither callable nor an object with chat or achat."
+        )
     try:
-        return _locks.setdefault(target, asyncio.Lock())
-    except TypeError:  # cannot be hashed or weakly referenced: the lock lives on the object, or on its class
-        holder = target if hasattr(target, "__dict__") else type(target)
-        if "_botsrt_lock" not in vars(holder):
-            holder._botsrt_lock = asyncio.Lock()
-        lock: asyncio.Lock = holder._botsrt_lock
-        return lock
-
-
-@contextmanager
-def _history(target: Any, request: AgentRequest) -> Iterator[None]:
-    """The conversation in ``target.chat_history`` for the length of one call; what was there comes back after it."""
-    if not hasattr(target, "chat_history"):
-        yield
+        inspect.signature(found).bind(object())
+    except TypeError as error:
+        raise ConfigurationError(
+            f"target: {target} must take one argument, the request ({error}); write def answer(request): …"
+        ) from error
+    except ValueError:  # some that are written in C do not tell what they take
         return
-    before = target.chat_history
-    target.chat_history = [{"role": str(item.role), "content": item.text} for item in request.history]
-    try:
-        yield
-    finally:
-        target.chat_history = before
+
+
+def _is_async(target: Any) -> bool:
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= _MAX_THREADS:
+        raise ConfigurationError(f"max_threads: {text!r} is not a whole number from 1 to {_MAX_THREADS}.")
+    return int(text)

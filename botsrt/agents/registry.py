@@ -15,7 +15,7 @@ from botsrt.core.ports import Agent
 _KIND_NAME = re.compile(r"[a-z][a-z0-9]{0,29}")
 
 #: Modules of ``botsrt.agents`` that are no kind.
-_OTHERS = {"registry", "base", "failures"}
+_OTHERS = {"base", "failures", "objects", "registry", "threads"}
 
 
 def kinds(packages: Sequence[str]) -> list[str]:
