@@ -721,7 +721,7 @@ class DeliveryContract:
                 self.check_any(damaged(raw, [(place, _REMOVED)]))
 
     def test_deep_and_huge_events_are_survived(self) -> None:
-        values = (_nested(20_000), "x" * 300_000, ["x"] * 20_000, 10**4_000, -(2**70), float("nan"))
+        values = (_nested(20_000), "x" * 300_000, ["x"] * 20_000, 2**62, 10**4_000, -(2**70), float("nan"))
         for raw in recorded(self.offline_class.platform).values():
             for place in range(len(list(_paths(raw)))):
                 for value in values:

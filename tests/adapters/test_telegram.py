@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from botsrt.adapters import telegram
 from botsrt.adapters.telegram import Adapter
+from botsrt.core import redact
 from botsrt.core.errors import (
     ChatMigrated,
     ConfigurationError,
@@ -48,7 +49,7 @@ from tests.adapters.contract import (
     supervised,
     until,
 )
-from tests.fakes.telegram import TOKEN, TelegramServer, group, person, supergroup
+from tests.fakes.telegram import TOKEN, TelegramServer, Webhook, group, person, supergroup
 
 FORUM = supergroup(-1002233445566, "Shop forum", is_forum=True)
 SECRET = "loopback-webhook-secret_1"
@@ -220,15 +221,25 @@ def test_a_configuration_that_cannot_work_is_refused(
     assert TOKEN not in str(refusal.value)
 
 
-async def test_polling_takes_the_webhook_away(world: TelegramWorld, sink: RecordingSink) -> None:
-    world.server.fail_next("error", method="getMe", status=500)  # proves nothing is done before the token is proven
+def test_both_secrets_are_masked_from_then_on() -> None:
+    credentials = {"token": "77:not-shaped-like-one", "webhook_secret": "a-secret-of-the-site"}
+    Adapter(replace(CONFIG, credentials=credentials), RecordingSink())
+    for secret in credentials.values():
+        assert redact.redact(f"at {secret}!") == f"at {redact.MASK}!"
+
+
+async def test_polling_takes_the_webhook_away_when_the_token_is_proven(
+    world: TelegramWorld, sink: RecordingSink
+) -> None:
+    world.server.bot.set_webhook(Webhook(url="http://127.0.0.1:9/elsewhere"))
+    world.server.fail_next("error", method="getMe", status=500)
     adapter = world.adapter(sink)
     with pytest.raises(PlatformUnavailable):
         await adapter.start()
-    assert world.server.calls["deleteWebhook"] == 0
+    assert world.server.bot.webhook is not None
     await adapter.start()
     await adapter.close()
-    assert world.server.calls["deleteWebhook"] == 1
+    assert world.server.bot.webhook is None
 
 
 async def test_the_webhook_is_registered_with_its_secret(hooked: TelegramWorld, sink: RecordingSink) -> None:
@@ -359,7 +370,7 @@ class OrderedSink(RecordingSink):
         return is_new
 
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
-        await asyncio.sleep(0)  # lets others overtake, if they may
+        await asyncio.sleep(0.02)  # lets others overtake, if they may
         await super().chat_migrated(old_channel_id=old_channel_id, new_channel_id=new_channel_id)
         self.events.append("moved")
 
@@ -367,12 +378,12 @@ class OrderedSink(RecordingSink):
 async def test_a_group_has_moved_before_its_next_message_is_stored(world: TelegramWorld) -> None:
     sink = OrderedSink()
     world.server.bot.say("before", chat=group(-400))
-    world.server.bot.migrate(group(-400), -1001234)
+    world.server.bot.message({"migrate_to_chat_id": -1001234}, chat=group(-400))
     world.server.bot.say("after", chat=-1001234)
     async with running(world, sink):
         await until(lambda: "after" in sink.events, "everything is stored")
-    assert sink.events == ["before", "moved", "moved", "after"]
-    assert set(sink.migrations) == {("-400", "-1001234")}
+    assert sink.events == ["before", "moved", "after"]
+    assert sink.migrations == [("-400", "-1001234")]
 
 
 async def test_a_group_moves_by_webhook_as_well(hooked: TelegramWorld, sink: RecordingSink) -> None:
@@ -401,6 +412,16 @@ async def test_a_button_that_cannot_be_confirmed_does_no_harm(world: TelegramWor
         await until(lambda: world.server.calls["answerCallbackQuery"] == 1, "it is tried")
         await world.say("still here?")
         await until(lambda: "still here?" in sink.texts(), "the bot reads on")
+
+
+async def test_close_does_not_wait_for_a_button(
+    world: TelegramWorld, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telegram, "SEND_READ_SECONDS", 60.0)
+    world.server.fail_next("hang_after", method="answerCallbackQuery", seconds=60)
+    async with asyncio.timeout(10), running(world, sink):
+        world.server.bot.press("yes")
+        await until(lambda: bool(world.server.bot.answered_callbacks), "the call is under way")
 
 
 async def test_every_kind_of_message_arrives_through_the_sdk(world: TelegramWorld, sink: RecordingSink) -> None:
@@ -447,6 +468,7 @@ async def test_polling_goes_on_after_every_kind_of_trouble(
         await world.say("hello")
         await until(lambda: sink.texts() == ["hello"], "the message arrives")
     assert caplog.text.count("Next poll in") == 5
+    assert "asks to wait 1 s. Next poll in 1.0 s." in caplog.text
     assert TOKEN not in caplog.text
 
 
