@@ -83,9 +83,6 @@ def _fill(table: str, columns: str, rows: int) -> None:
         if is_postgres
         else f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows}) SELECT n FROM c)"
     )
-    if not is_postgres:
-        # In JSON columns of SQLite the text is stored as it is; the placeholders of the template are the same.
-        columns = columns.replace("lpad", "printf")
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {table} {columns.format(**words)} FROM {numbers}")
 
@@ -97,9 +94,8 @@ def _move_sequences() -> None:
     with connection.cursor() as cursor:
         for table in _COLUMNS:
             if table not in ("botsrt_turn", "botsrt_historymessage"):
-                cursor.execute(
-                    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT coalesce(max(id), 1) FROM {table}))"
-                )
+                highest = f"(SELECT coalesce(max(id), 1) FROM {table})"
+                cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {highest})")
 
 
 def message(contact: int, number: int) -> InboundMessage:
