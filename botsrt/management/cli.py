@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
-from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,10 +19,24 @@ from django.utils import timezone
 from botsrt.conf import ConfigError
 from botsrt.core.actors import Actor
 from botsrt.core.errors import BotsError
+from botsrt.core.redact import redact
 from botsrt.core.text import one_line
 
-#: Widest cell of a table, in characters; the rest is shown by ``show`` and ``--json``.
-_MAX_CELL = 44
+#: Width of a table where nobody says how wide the terminal is, in characters.
+_COLUMNS = 100
+
+#: Widest and narrowest cell of free text, in characters; the rest is shown by ``show`` and ``--json``.
+_MAX_CELL = 60
+_MIN_CELL = 6
+
+#: What could move the cursor, change colours, or turn the reading direction around. Line breaks and tabs may stay.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+#: The largest id that the databases have.
+_MAX_ID = 2**63 - 1
+
+#: Rows that one call lists at most.
+_MAX_LIMIT = 10_000
 
 _SPAN = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -33,7 +49,7 @@ class PlainErrorCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except (BotsError, ConfigError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(redact(str(error))) from error
         except DatabaseError as error:
             raise CommandError(f"The database cannot be used: {error}. See: manage.py doctor") from error
 
@@ -65,28 +81,40 @@ class VerbCommand(PlainErrorCommand):
     def say(self, text: str) -> None:
         self.stdout.write(text)
 
-    def show(self, options: Mapping[str, Any], data: Any) -> None:
-        """One thing: JSON, or its fields a line each."""
+    def print_json(self, data: Any) -> None:
+        """ASCII, so that no terminal is upset by what people wrote."""
+        self.say(json.dumps(data, default=_as_text, indent=2))
+
+    def show(self, options: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """One thing: JSON, or its fields a line each; what has several lines stands below its name."""
         if options.get("json"):
-            self.say(json.dumps(data, default=_plain, indent=2, ensure_ascii=False))
+            self.print_json(data)
             return
         for name, value in data.items():
-            shown = json.dumps(value, default=_plain, ensure_ascii=False) if isinstance(value, dict | list) else value
-            self.say(f"{name + ':':18} {_plain_text(shown)}")
+            text = _field(value)
+            self.say(f"{name}:\n{_indented(text)}" if "\n" in text else f"{name + ':':18} {text}")
 
-    def table(self, options: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
-        """Several things: JSON, or a table; ``empty`` says what it means that there are none."""
+    def table(
+        self, options: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, empty: str, whole: Collection[str] = ()
+    ) -> None:
+        """Several things: JSON, or a table as wide as the terminal; ``empty`` says what it means that there are none.
+
+        Args:
+            whole: columns that are never cut, because their values are typed into other commands.
+        """
         if options.get("json"):
-            self.say(json.dumps(rows, default=_plain, indent=2, ensure_ascii=False))
+            self.print_json(rows)
             return
         if not rows:
             self.say(empty)
             return
-        cells = [[one_line(str(_plain_text(value)), max_chars=_MAX_CELL) for value in row.values()] for row in rows]
         names = list(rows[0])
-        widths = [max(len(line[column]) for line in [names, *cells]) for column in range(len(names))]
+        cells = [[one_line(_cell(row[name]), max_chars=500) for name in names] for row in rows]
+        is_cut = [name not in whole and any(isinstance(row[name], str) for row in rows) for name in names]
+        widths = _widths([names, *cells], is_cut)
         for line in [names, *cells]:
-            self.say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+            fitted = (one_line(cell, max_chars=width).ljust(width) for cell, width in zip(line, widths, strict=True))
+            self.say("  ".join(fitted).rstrip())
 
     def for_each(self, ids: Iterable[int], act: Callable[[int], str]) -> None:
         """Do ``act`` for each id and print what it says. One that cannot be done does not stop the others.
@@ -94,33 +122,43 @@ class VerbCommand(PlainErrorCommand):
         Raises:
             CommandError: at the end, when any could not be done.
         """
-        failed = 0
-        for item_id in ids:
+        wanted = list(dict.fromkeys(ids))
+        failed = []
+        for item_id in wanted:
             try:
-                self.say(act(item_id))
+                self.say(harmless(act(item_id)))
             except BotsError as error:
-                failed += 1
-                self.stderr.write(f"{item_id}: {error}")
+                failed.append(item_id)
+                self.stderr.write(f"{item_id}: {redact(str(error))}")
         if failed:
-            raise CommandError(f"{failed} could not be done; the others were.")
+            others = "; the others were" if len(failed) < len(wanted) else ""
+            raise CommandError(f"{len(failed)} could not be done{others}: {', '.join(map(str, failed))}.")
 
 
 def actor() -> Actor:
     """The person at this shell."""
-    return Actor(name=f"os:{getpass.getuser()}")
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = str(os.getuid())
+    return Actor(name=f"os:{user}"[:150])
 
 
 def pairs(words: Iterable[str] | None, *, flag: str) -> dict[str, str]:
     """``["a=1", "b=2"]`` as a mapping.
 
     Raises:
-        CommandError: a word is not of the form NAME=VALUE.
+        CommandError: a word is not of the form NAME=VALUE, or a name is given twice.
     """
-    found = {}
+    found: dict[str, str] = {}
     for word in words or ():
         name, equals, value = word.partition("=")
         if not name or not equals:
-            raise CommandError(f"{flag}: {word!r} is not of the form NAME=VALUE.")
+            # The word itself may be a secret whose name was forgotten.
+            shown = f"{word!r} is" if flag != "--credential" else "one is"
+            raise CommandError(f"{flag}: {shown} not of the form NAME=VALUE.")
+        if name in found:
+            raise CommandError(f"{flag}: {name} is given twice.")
         found[name] = value
     return found
 
@@ -133,44 +171,94 @@ def since(text: str | None) -> datetime | None:
     """
     if text is None:
         return None
-    if match := _SPAN.fullmatch(text):
-        return timezone.now() - timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
     try:
+        if match := _SPAN.fullmatch(text):
+            return timezone.now() - timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
         at = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise CommandError(f"--since: {text!r} is neither a span (90m, 24h, 7d) nor an ISO time.") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def row_id(text: str) -> int:
+    """An argument that is the id of a row; argparse says what is wrong with it."""
+    return _whole_number(text, most=_MAX_ID)
+
+
 def add_paging(verb: ArgumentParser) -> None:
     """``--limit`` and ``--before``, for lists with the newest first."""
-    verb.add_argument("--limit", type=int, default=50, metavar="N", help="rows (50)")
-    verb.add_argument("--before", type=int, metavar="ID", help="only rows with a smaller id: the next page")
+    verb.add_argument("--limit", type=_limit, default=50, metavar="N", help="rows (50)")
+    verb.add_argument("--before", type=row_id, metavar="ID", help="only rows with a smaller id: the next page")
 
 
 def page(rows: Any, options: Mapping[str, Any]) -> Any:
     """The page of the queryset ``rows`` that ``add_paging``'s options ask for."""
     if options["before"] is not None:
         rows = rows.filter(pk__lt=options["before"])
-    return rows.order_by("-pk")[: max(options["limit"], 1)]
+    return rows.order_by("-pk")[: options["limit"]]
 
 
 def age(at: datetime | None) -> str:
-    """How long ago, in one unit."""
+    """How long ago, or how far ahead, in one unit."""
     if at is None:
         return "never"
     seconds = int((timezone.now() - at).total_seconds())
+    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in one unit."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{max(seconds, 0)} s ago"
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
 
 
-def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def harmless(text: str) -> str:
+    """``text`` with its lines, without what a terminal would obey."""
+    return _UNSAFE.sub(" ", text)
 
 
-def _plain_text(value: Any) -> str:
-    if value is None:
+def _limit(text: str) -> int:
+    return _whole_number(text, most=_MAX_LIMIT)
+
+
+def _whole_number(text: str, *, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= most:
+        raise ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {most}")
+    return int(text)
+
+
+def _widths(lines: Sequence[Sequence[str]], is_cut: Sequence[bool]) -> list[int]:
+    """Column widths that fit the terminal, as far as columns may be cut: the widest gives way first."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(is_cut))]
+    widths = [min(width, _MAX_CELL) if cut else width for width, cut in zip(widths, is_cut, strict=True)]
+    room = max(shutil.get_terminal_size((_COLUMNS, 24)).columns, _COLUMNS) - 2 * (len(widths) - 1)
+    while sum(widths) > room:
+        width, column = max(((width, column) for column, width in enumerate(widths) if is_cut[column]), default=(0, 0))
+        if width <= _MIN_CELL:
+            break
+        widths[column] -= 1
+    return widths
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
         return "-"
-    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
+    return age(value) if isinstance(value, datetime) else str(value)
+
+
+def _field(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, dict | list):
+        return harmless(json.dumps(value, default=_as_text, indent=2, ensure_ascii=False))
+    return harmless(f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else str(value))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+def _as_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

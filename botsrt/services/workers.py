@@ -95,7 +95,7 @@ def report_adapter(
     Args:
         applied_version: the bot's settings of this version run; they are kept as the last that worked.
     """
-    fields: dict[str, object] = {"state": state, "state_since": now, "error": redact.redact(error)[:2_000]}
+    fields: dict[str, object] = {"state": state, "error": redact.redact(error)[:2_000]}
     if identity is not None:
         fields["identity"] = identity[:300]
     if is_restart:
@@ -107,6 +107,7 @@ def report_adapter(
             if bot is not None:
                 fields["applied_version"] = applied_version
                 fields["applied_config"] = {"settings": bot.settings, "credentials": bot.credentials}
+        row.exclude(state=state).update(state_since=now)
         row.update(**fields)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from botsrt import conf
-from botsrt.core.errors import BotsError
+from botsrt.management import cli
 from botsrt.models import Bot
 from botsrt.runtime.children import TaskCluster
 from botsrt.runtime.db import database
@@ -24,7 +24,7 @@ from botsrt.runtime.worker import Worker
 DEFAULT_WEB = "127.0.0.1:8000"
 
 
-class Command(BaseCommand):
+class Command(cli.PlainErrorCommand):
     help = "Run the bots. Stop it with SIGTERM or Ctrl-C: running turns get a grace period, nothing is lost."
     requires_migrations_checks = False
 
@@ -59,7 +59,11 @@ class Command(BaseCommand):
         address: tuple[str, int] | None,
         with_tasks: bool,
     ) -> int:
-        """Start everything, wait for a signal or a failure, stop everything. Returns the exit code."""
+        """Start everything, wait for a signal or a failure, stop everything. Returns the exit code.
+
+        Raises:
+            BotsError: something cannot be started.
+        """
         stop = on_signal(hard_after_seconds=config.drain_seconds + config.send_timeout_seconds + 15)
         worker = Worker(database=database(), config=config, accounts=accounts)
         site = None
@@ -67,13 +71,9 @@ class Command(BaseCommand):
             from botsrt.runtime.site import Site
 
             site = Site(host=address[0], port=address[1])
-            try:
-                await site.start()
-            except BotsError as error:
-                self.stderr.write(f"Error: {error}")
-                return 1
-        cluster = asyncio.create_task(TaskCluster(Path(settings.BASE_DIR) / "manage.py").run()) if with_tasks else None
+            await site.start()
         await worker.start()
+        cluster = asyncio.create_task(TaskCluster(Path(settings.BASE_DIR) / "manage.py").run()) if with_tasks else None
         self._say_ready(worker, site.address if site else "")
         stopping = asyncio.create_task(stop.wait())
         broken = asyncio.create_task(worker.wait_broken())
@@ -96,10 +96,7 @@ class Command(BaseCommand):
 
     @staticmethod
     def _config(concurrency: int | None) -> conf.RuntimeConfig:
-        try:
-            config = conf.load()
-        except conf.ConfigError as error:
-            raise CommandError(str(error)) from error
+        config = conf.load()
         if concurrency is None:
             return config
         if concurrency < 1:

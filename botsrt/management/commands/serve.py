@@ -6,15 +6,13 @@ import asyncio
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
-from botsrt.core.errors import BotsError
+from botsrt.management import cli
 from botsrt.management.commands.runbots import DEFAULT_WEB, parse_address
 from botsrt.runtime.db import database
 from botsrt.runtime.shutdown import on_signal
 
 
-class Command(BaseCommand):
+class Command(cli.PlainErrorCommand):
     help = "Serve the site and the webhooks. Stop it with SIGTERM: requests in flight are finished."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,11 +30,7 @@ class Command(BaseCommand):
 
         stop = on_signal(hard_after_seconds=DRAIN_SECONDS + 10)
         site = Site(host=host, port=port)
-        try:
-            await site.start()
-        except BotsError as error:
-            self.stderr.write(f"Error: {error}")
-            return 1
+        await site.start()
         self.stdout.write(f"serve: ready at {site.address}")
         self.stdout.flush()
         await stop.wait()
