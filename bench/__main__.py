@@ -29,6 +29,7 @@ _TITLES = {
     "receive": "Receive: new messages stored per second, 64 callers",
     "cycle": "Cycle: receive, claim and finish through the bridge, per second, 64 callers",
     "turn": "Whole turns: received, gated, answered by echo, committed, sent, per second, 1,000 contacts",
+    "misbehaving": "Event loop while agents raise, hang, block, say nothing or 100,000 characters",
     "memory": "Memory: growth over 10,000 new contacts",
 }
 
@@ -43,7 +44,7 @@ def main() -> None:
     for database in databases:
         for entries in options.entries or SIZES:
             lines += [_measure(database, kind, entries, options.seconds) for kind in ("receive", "cycle", "turn")]
-        lines.append(_measure(database, "memory", 0, options.seconds))
+        lines += [_measure(database, kind, 0, options.seconds) for kind in ("misbehaving", "memory")]
     RESULTS.write_text(_report(lines))
     print(f"Written to {RESULTS}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "praisonweb.settings")
 os.environ["BOTSRT_ADAPTER_PACKAGES"] = "botsrt.adapters,bench.platforms"
-os.environ.setdefault("LOG_LEVEL", "ERROR")
+os.environ.setdefault("LOG_LEVEL", "CRITICAL")
 django.setup()
 
 from django.db import connection  # noqa: E402
@@ -36,6 +37,9 @@ from botsrt.services import journal, nudge, turns  # noqa: E402
 from botsrt.services.turns import Result  # noqa: E402
 
 CALLERS = 64
+
+#: Functions of ``bench.agents``, each behind a bot of its own.
+MISBEHAVING = ("raises", "hangs", "nothing", "endless", "blocks")
 SECONDS = float(os.environ.get("BENCH_SECONDS", "8"))
 
 
@@ -108,6 +112,30 @@ async def turn(database: Database) -> dict[str, Any]:
     return {"per_second": round(rate), **await gaps}
 
 
+async def misbehaving(database: Database) -> dict[str, Any]:
+    """The loop's gaps while agents raise, hang, block, say nothing and say 100,000 characters, 5 messages/s each."""
+    for name in MISBEHAVING:
+        await database.call(world.add_bot, account=name, agent=name)
+    worker = Worker(database=database, config=dataclasses.replace(conf.load(), run_timeout_seconds=1.0))
+    await worker.start()
+    intakes = {name: Intake(database, platform="null", account=name) for name in MISBEHAVING}
+    contacts = itertools.count(1)
+
+    async def write(seconds: float) -> None:
+        for _ in range(int(seconds * 5)):
+            for name, intake in intakes.items():
+                number = next(contacts)
+                await intake.receive(dataclasses.replace(world.message(number, number), account=name))
+            await asyncio.sleep(0.2)
+
+    await write(1)  # warm
+    gaps = asyncio.create_task(_loop_gaps())
+    await write(SECONDS)
+    gaps.cancel()
+    await worker.stop()
+    return {"sent": Adapter.sent, **await gaps}
+
+
 async def memory(database: Database) -> dict[str, Any]:
     """How the process grows with 10,000 contacts, each answered once, after 2,000 to warm up."""
     worker = Worker(database=database, config=conf.load())
@@ -178,7 +206,7 @@ def _resident_kib() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-KINDS = {"receive": receive, "cycle": cycle, "turn": turn, "memory": memory}
+KINDS = {"receive": receive, "cycle": cycle, "turn": turn, "misbehaving": misbehaving, "memory": memory}
 
 
 async def _main(kind: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from django.utils import timezone
 from botsrt.core.actors import SYSTEM
 from botsrt.core.messages import InboundMessage, Sender
 from botsrt.core.states import UnknownUserPolicy
+from botsrt.runtime import platforms
 from botsrt.services import bots
 from botsrt.services.bots import Changes, Shape
 
@@ -48,6 +49,22 @@ _COLUMNS = {
          created_at)
         SELECT n % 1000 + 1, {uuid}, 0, n, 'user', 'chat', '', 'an earlier message', '[]', '{{}}', '', '{{}}', {now}""",
 }
+
+
+def add_bot(*, account: str, agent: str) -> None:
+    """A bot that is answered by a function of ``bench.agents``."""
+    now = timezone.now()
+    options = platforms.agent_options("python")
+    bots.add_agent(
+        name=agent,
+        kind="python",
+        options=options,
+        settings={"target": f"bench.agents:{agent}"},
+        actor=SYSTEM,
+        now=now,
+    )
+    changes = Changes(policy=UnknownUserPolicy.ALLOW, agent=agent)
+    bots.add(account=account, platform="null", shape=Shape(), changes=changes, actor=SYSTEM, now=now)
 
 
 def make(*, entries: int) -> None:
