@@ -39,6 +39,9 @@ COMMON_SETTINGS = (
     ),
 )
 
+#: What answers for a bot unless another agent is named; every database starts with it.
+DEFAULT_AGENT = "echo"
+
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -94,12 +97,10 @@ def add(*, account: str, platform: str, shape: Shape, changes: Changes, actor: A
     with transaction.atomic():
         if Bot.objects.filter(account=account).exists():
             raise AlreadyExists(f"There is a bot {account} already; change it with: bots set {account}")
-        if (
-            not Bot.objects.filter(account=account).exists()
-            and JournalEntry.objects.filter(account=account).exclude(platform=platform).exists()
-        ):
+        if JournalEntry.objects.filter(account=account).exclude(platform=platform).exists():
             raise InvalidInput("account", f"{account} has journal entries of another platform; choose another name.")
-        bot = Bot(account=account, platform=platform, created_at=now, updated_at=now, agent=_agent("echo"))
+        agent = _agent(changes.agent or DEFAULT_AGENT)
+        bot = Bot(account=account, platform=platform, created_at=now, updated_at=now, agent=agent)
         _apply(bot, shape=shape, changes=changes)
         bot.save()
         AdapterState.objects.create(bot=bot, state_since=now)
