@@ -95,12 +95,19 @@ class VerbCommand(PlainErrorCommand):
             self.say(f"{name}:\n{_indented(text)}" if "\n" in text else f"{name + ':':18} {text}")
 
     def table(
-        self, options: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, empty: str, whole: Collection[str] = ()
+        self,
+        options: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        empty: str,
+        whole: Collection[str] = (),
+        only_json: Collection[str] = (),
     ) -> None:
         """Several things: JSON, or a table as wide as the terminal; ``empty`` says what it means that there are none.
 
         Args:
             whole: columns that are never cut, because their values are typed into other commands.
+            only_json: columns that the table has no room for.
         """
         if options.get("json"):
             self.print_json(rows)
@@ -108,7 +115,7 @@ class VerbCommand(PlainErrorCommand):
         if not rows:
             self.say(empty)
             return
-        names = list(rows[0])
+        names = [name for name in rows[0] if name not in only_json]
         cells = [[one_line(_cell(row[name]), max_chars=500) for name in names] for row in rows]
         is_cut = [name not in whole and any(isinstance(row[name], str) for row in rows) for name in names]
         widths = _widths([names, *cells], is_cut)
@@ -185,9 +192,14 @@ def row_id(text: str) -> int:
     return _whole_number(text, most=_MAX_ID)
 
 
+def limit(text: str) -> int:
+    """An argument that says how many rows are wanted."""
+    return _whole_number(text, most=_MAX_LIMIT)
+
+
 def add_paging(verb: ArgumentParser) -> None:
     """``--limit`` and ``--before``, for lists with the newest first."""
-    verb.add_argument("--limit", type=_limit, default=50, metavar="N", help="rows (50)")
+    verb.add_argument("--limit", type=limit, default=50, metavar="N", help="rows (50)")
     verb.add_argument("--before", type=row_id, metavar="ID", help="only rows with a smaller id: the next page")
 
 
@@ -219,12 +231,8 @@ def harmless(text: str) -> str:
     return _UNSAFE.sub(" ", text)
 
 
-def _limit(text: str) -> int:
-    return _whole_number(text, most=_MAX_LIMIT)
-
-
 def _whole_number(text: str, *, most: int) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not 1 <= int(text) <= most:
         raise ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {most}")
     return int(text)
 

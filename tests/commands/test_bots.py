@@ -112,6 +112,15 @@ def test_a_bot_with_waiting_messages_is_not_removed(manage) -> None:
     assert manage("bots", "remove", "shop").code == 0
 
 
+def test_a_bot_needs_no_echo_agent_when_another_is_named(manage) -> None:
+    an_agent("mine")
+    assert manage("agents", "remove", "echo").code == 0
+    assert manage("bots", "add", "shop", "--platform", "web", "--agent", "mine").code == 0
+    ran = manage("bots", "add", "other", "--platform", "web")
+    assert ran.code == 1
+    assert "no agent echo" in ran.err
+
+
 def test_agents_are_checked_when_added(manage) -> None:
     ran = manage("agents", "add", "mine", "--kind", "python", "--target", "no_such_module:thing")
     assert ran.code == 1

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from botsrt.models import DLQItem, JournalEntry, OutboxMessage
-from tests.factories import a_bot, answered, parked, received
+from tests.factories import NOW, a_bot, answered, parked, received
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,9 +85,11 @@ def test_a_dry_run_shows_the_answer_and_stores_nothing(manage) -> None:
 def test_stats_count_every_state(manage) -> None:
     parked("two")
     received("one")
-    assert manage("journal", "stats", "--json").json == {
-        "pending": 1, "claimed": 0, "completed": 0, "held": 0, "dead": 1, "discarded": 0,
-    }  # fmt: skip
+    stats = manage("journal", "stats", "--json").json
+    states = {"pending": 1, "claimed": 0, "completed": 0, "held": 0, "dead": 1, "discarded": 0}
+    assert states.items() <= stats.items()
+    assert (stats["entries"], stats["max_size"], stats["duplicates"]) == (2, 50_000, 0)
+    assert stats["oldest_waiting_since"] == NOW.isoformat()
 
 
 # -- dlq ----

@@ -31,17 +31,13 @@ class Command(cli.VerbCommand):
         add("remove", "Remove an agent that no bot uses.").add_argument("name")
 
     def do_list(self, options: dict[str, Any]) -> None:
-        rows = [
-            {
-                "name": agent.name,
-                "kind": agent.kind,
-                "settings": ", ".join(f"{name}={value}" for name, value in agent.settings.items()),
-                "version": agent.version,
-                "bots": ", ".join(bot.account for bot in agent.bots.all()),
-            }
-            for agent in AgentProfile.objects.prefetch_related("bots").order_by("name")
-        ]
-        self.table(options, rows, empty="No agents.")
+        agents = AgentProfile.objects.prefetch_related("bots").order_by("name")
+        rows = [_row(agent) for agent in agents]
+        if not options["json"]:
+            for row in rows:
+                row["settings"] = ", ".join(f"{name}={value}" for name, value in row["settings"].items())
+                row["bots"] = ", ".join(row["bots"])
+        self.table(options, rows, empty="No agents.", whole=("name",), only_json=("instructions",))
 
     def do_add(self, options: dict[str, Any]) -> None:
         settings = _settings(options)
@@ -62,6 +58,8 @@ class Command(cli.VerbCommand):
         if profile is None:
             raise CommandError(f"There is no agent {options['name']}; see: agents list")
         settings = _settings(options)
+        if not settings and options["instructions"] is None:
+            raise CommandError("Nothing to change; say --target, --instructions or --setting.")
         platforms.check_agent(profile.name, profile.kind, {**profile.settings, **settings})
         version = bots.change_agent(
             name=profile.name,
@@ -78,6 +76,17 @@ class Command(cli.VerbCommand):
         self.say(f"Removed {options['name']}.")
 
 
+def _row(agent: AgentProfile) -> dict[str, Any]:
+    return {
+        "name": agent.name,
+        "kind": agent.kind,
+        "version": agent.version,
+        "bots": [bot.account for bot in agent.bots.all()],
+        "settings": agent.settings,
+        "instructions": agent.instructions,
+    }
+
+
 def _settings(options: dict[str, Any]) -> dict[str, str]:
     settings = cli.pairs(options["setting"], flag="--setting")
-    return {**settings, "target": options["target"]} if options["target"] else settings
+    return settings if options["target"] is None else {**settings, "target": options["target"]}

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from botsrt.core.errors import NotFound
-from botsrt.core.states import DLQState
+from botsrt.core.states import DLQReason, DLQState
 from botsrt.core.text import one_line
 from botsrt.management import cli
 from botsrt.models import DLQItem
@@ -23,25 +24,30 @@ class Command(cli.VerbCommand):
     def add_verbs(self, add: Callable[..., ArgumentParser]) -> None:
         verb = add("list", "Items, newest first; open ones unless another state is named.", prints_data=True)
         verb.add_argument("--state", choices=list(DLQState), default=DLQState.OPEN)
-        verb.add_argument("--fingerprint")
+        verb.add_argument("--account")
+        verb.add_argument("--fingerprint", help="only this group")
         cli.add_paging(verb)
-        add("show", "One item with its traceback.", prints_data=True).add_argument("id", type=int)
+        add("show", "One item with its traceback.", prints_data=True).add_argument("id", type=cli.row_id)
         verb = add("retry", "Run open items again and send their answers.")
-        verb.add_argument("id", type=int, nargs="*")
-        verb.add_argument("--all", action="store_true", help="all open items, or those of --fingerprint")
+        verb.add_argument("id", type=cli.row_id, nargs="*")
+        verb.add_argument("--all", action="store_true", help="all open items, or those of --account and --fingerprint")
+        verb.add_argument("--account", help="with --all: only this bot's")
         verb.add_argument("--fingerprint", help="with --all: only this group")
         verb.add_argument("--text", help="with one id: give the agent this text instead; the original is kept")
         verb.add_argument("--reason", default="")
         verb = add("discard", "Give open items up; can be undone for 30 days.")
-        verb.add_argument("id", type=int, nargs="+")
+        verb.add_argument("id", type=cli.row_id, nargs="+")
         verb.add_argument("--reason", required=True)
-        add("undo", "Open discarded items again.").add_argument("id", type=int, nargs="+")
+        add("undo", "Open discarded items again.").add_argument("id", type=cli.row_id, nargs="+")
 
     def do_list(self, options: dict[str, Any]) -> None:
-        rows = DLQItem.objects.select_related("entry").filter(state=options["state"])
-        if options["fingerprint"]:
-            rows = rows.filter(fingerprint=options["fingerprint"])
-        self.table(options, [_row(item) for item in cli.page(rows, options)], empty="Nothing failed.")
+        rows = _matching(options).select_related("entry").filter(state=options["state"])
+        self.table(
+            options,
+            [_row(item) for item in cli.page(rows, options)],
+            empty=f"No {options['state']} items.",
+            whole=("account", "fingerprint"),
+        )
 
     def do_show(self, options: dict[str, Any]) -> None:
         item = DLQItem.objects.select_related("entry").filter(pk=options["id"]).first()
@@ -51,12 +57,16 @@ class Command(cli.VerbCommand):
             options,
             {
                 **_row(item),
-                "error text": item.error_text,
-                "first failed": item.first_failed_at,
+                "error_text": item.error_text,
+                "first_failed": item.first_failed_at,
+                "snoozed_until": item.snoozed_until,
                 "note": item.note,
                 "assignee": item.assignee,
-                "closed": f"{item.closed_at} by {item.closed_by}: {item.close_reason}" if item.closed_at else None,
+                "closed": item.closed_at,
+                "closed_by": item.closed_by,
+                "close_reason": item.close_reason,
                 "message": item.entry.payload,
+                "edited_text": item.entry.edited_text,
                 "traceback": item.traceback,
             },
         )
@@ -67,14 +77,16 @@ class Command(cli.VerbCommand):
             raise CommandError("Name the items, or say --all.")
         if options["text"] is not None and len(ids) != 1:
             raise CommandError("--text: goes with exactly one id.")
-        if options["fingerprint"] and not options["all"]:
-            raise CommandError("--fingerprint: goes with --all.")
+        for flag in ("account", "fingerprint"):
+            if options[flag] and not options["all"]:
+                raise CommandError(f"--{flag}: goes with --all.")
         if options["all"]:
-            rows = DLQItem.objects.filter(state=DLQState.OPEN).order_by("id")
-            if options["fingerprint"]:
-                rows = rows.filter(fingerprint=options["fingerprint"])
-            ids = list(rows.values_list("id", flat=True))  # frozen here: what fails meanwhile is not included
-            self.say(f"Retrying {len(ids)} items.")
+            rows = _matching(options).filter(state=DLQState.OPEN).order_by("id")
+            # Frozen here: what fails meanwhile is not included.
+            ids = list(rows.exclude(reason=DLQReason.UNREADABLE).values_list("id", flat=True))
+            unreadable = rows.filter(reason=DLQReason.UNREADABLE).count()
+            left = f" {unreadable} could not be read when they came; those can only be discarded." if unreadable else ""
+            self.say(f"Retrying {len(ids)} items.{left}")
         self.for_each(ids, lambda item_id: self._retry(item_id, options))
 
     def do_discard(self, options: dict[str, Any]) -> None:
@@ -102,6 +114,12 @@ class Command(cli.VerbCommand):
         return f"{item_id}: runs again."
 
 
+def _matching(options: dict[str, Any]) -> QuerySet[DLQItem]:
+    """The items that ``--account`` and ``--fingerprint`` let through."""
+    wanted = {name: options[name] for name in ("account", "fingerprint") if options[name]}
+    return DLQItem.objects.filter(**wanted)
+
+
 def _row(item: DLQItem) -> dict[str, Any]:
     return {
         "id": item.pk,
@@ -110,7 +128,7 @@ def _row(item: DLQItem) -> dict[str, Any]:
         "state": item.state,
         "reason": item.reason,
         "attempts": item.attempts,
-        "last failed": item.last_failed_at,
+        "last_failed": item.last_failed_at,
         "fingerprint": item.fingerprint,
         "error": one_line(f"{item.error_class}: {item.error_text}", max_chars=80),
     }

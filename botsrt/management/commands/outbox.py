@@ -14,6 +14,8 @@ from botsrt.management import cli
 from botsrt.models import OutboxMessage
 from botsrt.services import outbox
 
+_SAID = {"arrived": "counts as sent.", "again": "goes out again.", "drop": "is given up."}
+
 
 class Command(cli.VerbCommand):
     help = "Look at outgoing messages and decide about unknown and held ones."
@@ -21,16 +23,18 @@ class Command(cli.VerbCommand):
     def add_verbs(self, add: Callable[..., ArgumentParser]) -> None:
         verb = add("list", "Messages, newest first.", prints_data=True)
         verb.add_argument("--state", choices=list(OutboxState))
+        verb.add_argument("--account")
         cli.add_paging(verb)
         verb = add("resolve", "Decide about a message of unknown fate, or a held one.")
-        verb.add_argument("id", type=int)
+        verb.add_argument("id", type=cli.row_id)
         verb.add_argument("--as", dest="resolution", required=True, choices=outbox.RESOLUTIONS)
         verb.add_argument("--reason", default="")
 
     def do_list(self, options: dict[str, Any]) -> None:
         rows = OutboxMessage.objects.all()
-        if options["state"]:
-            rows = rows.filter(state=options["state"])
+        for name in ("state", "account"):
+            if options[name]:
+                rows = rows.filter(**{name: options[name]})
         shown = [
             {
                 "id": row.pk,
@@ -45,7 +49,7 @@ class Command(cli.VerbCommand):
             }
             for row in cli.page(rows, options)
         ]
-        self.table(options, shown, empty="No outgoing messages.")
+        self.table(options, shown, empty="No outgoing messages.", whole=("account",))
 
     def do_resolve(self, options: dict[str, Any]) -> None:
         outbox.resolve(
@@ -55,4 +59,4 @@ class Command(cli.VerbCommand):
             reason=options["reason"],
             now=timezone.now(),
         )
-        self.say(f"{options['id']}: {options['resolution']}.")
+        self.say(f"{options['id']}: {_SAID[options['resolution']]}")

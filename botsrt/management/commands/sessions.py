@@ -6,6 +6,8 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
+from django.db.models import Q
+
 from botsrt.core.errors import NotFound
 from botsrt.management import cli
 from botsrt.models import BotSession, HistoryMessage
@@ -15,39 +17,66 @@ class Command(cli.VerbCommand):
     help = "Look at conversations."
 
     def add_verbs(self, add: Callable[..., ArgumentParser]) -> None:
-        cli.add_paging(add("list", "Sessions, newest first.", prints_data=True))
+        verb = add("list", "Sessions, the latest activity first.", prints_data=True)
+        verb.add_argument("--account")
+        verb.add_argument("--limit", type=cli.limit, default=50, metavar="N", help="rows (50)")
+        verb.add_argument("--before", metavar="SESSION_ID", help="only sessions below this one: the next page")
         verb = add("show", "One session with its latest messages, oldest first.", prints_data=True)
         verb.add_argument("session_id")
         cli.add_paging(verb)
 
     def do_list(self, options: dict[str, Any]) -> None:
-        rows = [_row(session) for session in cli.page(BotSession.objects.all(), options)]
-        self.table(options, rows, empty="No sessions.")
+        rows = BotSession.objects.order_by("-last_activity_at", "-pk")
+        if options["account"]:
+            rows = rows.filter(account=options["account"])
+        if options["before"] is not None:
+            last = _session(options["before"])
+            at = last.last_activity_at
+            rows = rows.filter(Q(last_activity_at__lt=at) | Q(last_activity_at=at, pk__lt=last.pk))
+        shown = [_row(session) for session in rows[: options["limit"]]]
+        self.table(options, shown, empty="No sessions.", whole=("account", "session"))
 
     def do_show(self, options: dict[str, Any]) -> None:
-        session = BotSession.objects.filter(session_id=options["session_id"]).first()
-        if session is None:
-            raise NotFound(f"There is no session {options['session_id']}.")
+        session = _session(options["session_id"])
         rows = cli.page(HistoryMessage.objects.filter(session=session), options)
-        messages = [
-            {"id": row.pk, "at": row.created_at, "role": row.role, "from": row.sender_name, "text": row.text}
-            for row in reversed(rows)
-        ]
+        messages = [_message(row) for row in reversed(rows)]
         if options["json"]:
-            self.show(options, {**_row(session), "messages": messages})
+            self.print_json({**_row(session), "messages": messages})
             return
         self.show(options, _row(session))
         for message in messages:
-            self.say(f"\n{message['at']:%Y-%m-%d %H:%M:%S} {message['from'] or message['role']}\n{message['text']}")
+            who = message["from"] or message["role"]
+            kind = "" if message["kind"] == "chat" else f" ({message['kind']})"
+            self.say(cli.harmless(f"\n{message['at']:%Y-%m-%d %H:%M:%S} {who}{kind}  #{message['id']}"))
+            self.say(cli.harmless(message["text"]))
+
+
+def _session(session_id: str) -> BotSession:
+    session = BotSession.objects.filter(session_id=session_id).first()
+    if session is None:
+        raise NotFound(f"There is no session {session_id}; see: sessions list")
+    return session
 
 
 def _row(session: BotSession) -> dict[str, Any]:
     return {
-        "id": session.pk,
-        "session": session.session_id,
-        "platform": session.platform,
+        "active": session.last_activity_at,
         "account": session.account,
         "scope": session.scope,
         "handler": session.handler,
-        "last activity": session.last_activity_at,
+        "chat": session.chat_name,
+        "session": session.session_id,
+    }
+
+
+def _message(row: HistoryMessage) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "at": row.created_at,
+        "role": row.role,
+        "kind": row.kind,
+        "from": row.sender_name,
+        "source": row.source,
+        "attachments": row.attachments,
+        "text": row.text,
     }

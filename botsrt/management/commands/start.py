@@ -42,13 +42,19 @@ class Command(cli.PlainErrorCommand):
 
     def _make_login(self) -> None:
         users = get_user_model().objects
-        if users.filter(is_superuser=True, is_active=True).exists():
-            self.stdout.write(f"Sign in with your login. Forgotten? manage.py changepassword {ADMIN}")
+        known = users.filter(is_superuser=True, is_active=True).order_by("pk").first()
+        if known is not None:
+            name = known.get_username()
+            self.stdout.write(f"Sign in with your login. Forgotten? manage.py changepassword {name}")
+            return
+        if users.filter(username=ADMIN).exists():
+            self.stdout.write(f"No superuser is left, and {ADMIN} is somebody else. Run: manage.py createsuperuser")
             return
         password = secrets.token_urlsafe(12)
         users.create_superuser(ADMIN, password=password)
         self.stdout.write(
-            f"Sign in as {ADMIN} with the password {password} (shown this once; change it in the account menu)."
+            f"Sign in as {ADMIN} with the password {password} (shown this once; change it in the account menu, or with "
+            f"manage.py changepassword {ADMIN})."
         )
 
     def _make_bot(self) -> None:
@@ -70,5 +76,8 @@ def _check_port(port: int) -> None:
     try:
         # As the server will: an address that a stopped server has just left is free.
         socket.create_server(("127.0.0.1", port), reuse_port=False).close()
+    except PermissionError as error:
+        raise CommandError(f"Port {port} is for root alone; use another: make run PORT=8000") from error
     except OSError as error:
-        raise CommandError(f"Port {port} is taken; use another: make run PORT={port % 65_535 + 1}") from error
+        other = port + 1 if port < 65_535 else 8_000
+        raise CommandError(f"Port {port} is taken; use another: make run PORT={other}") from error
