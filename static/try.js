@@ -1,4 +1,4 @@
-// "Try it": send over a websocket, read the conversation from the server.
+// "Try it": send over a websocket (by the form's own way where there is none), read the conversation from the server.
 //
 // The server's page is the only picture of the conversation. This script adds what the page cannot know: messages on
 // their way to the server ("sending…"). Each keeps the id it was given here until the server says that it is stored,
@@ -20,13 +20,18 @@
   const SEND_AGAIN_MS = 3000; // after the server could not store a message
   const TYPING_MS = 6000; // a little longer than the server's interval
   const MAX_WAIT_MS = 15000; // between two attempts to connect
+  const PATIENCE = 2; // failed attempts after which there seem to be no websockets here
 
   // -- messages that the server has not confirmed ----
 
   const unsent = new Map(JSON.parse(sessionStorage.getItem(store) || "[]")); // id → text
 
   function keep() {
-    sessionStorage.setItem(store, JSON.stringify([...unsent]));
+    try {
+      sessionStorage.setItem(store, JSON.stringify([...unsent]));
+    } catch (error) {
+      console.info(`Unsent messages would not survive a reload: ${error.name}`); // the storage is full
+    }
   }
 
   function bubbleOf(id) {
@@ -109,6 +114,7 @@
 
   let socket = null;
   let failures = 0;
+  let hasEverConnected = false;
   let hasEnded = false;
 
   function connect() {
@@ -117,6 +123,7 @@
     socket = new WebSocket(address);
     socket.onopen = () => {
       failures = 0;
+      hasEverConnected = true;
       connection.textContent = "Connected.";
       for (const [id, words] of unsent) transmit(id, words);
       refresh();
@@ -129,7 +136,7 @@
       const wait = Math.min(500 * 2 ** failures, MAX_WAIT_MS) * (0.75 + Math.random() / 2);
       failures += 1;
       connection.textContent = "Not connected; trying again…";
-      for (const id of unsent.keys()) say(id, "waits for the connection", "warn");
+      for (const [id, words] of unsent) transmit(id, words);
       refresh(); // also tells whether the session has ended
       setTimeout(connect, wait);
     };
@@ -147,9 +154,21 @@
   }
 
   function transmit(id, words) {
-    if (socket.readyState !== WebSocket.OPEN) return say(id, "waits for the connection", "warn");
+    const isOpen = socket.readyState === WebSocket.OPEN;
+    if (!isOpen && (hasEverConnected || failures <= PATIENCE)) return say(id, "waits for the connection", "warn");
     say(id, "sending…", "busy");
-    socket.send(JSON.stringify({ id, text: words }));
+    if (isOpen) socket.send(JSON.stringify({ id, text: words }));
+    else post(id, words);
+  }
+
+  async function post(id, words) {
+    const fields = new FormData(form);
+    fields.set("id", id);
+    fields.set("text", words);
+    const response = await fetch(form.action, { method: "POST", body: fields }).catch(() => null);
+    const isStored = response?.ok && new URL(response.url).pathname === page; // elsewhere: sent to sign in
+    if (isStored) hearing.received({ id });
+    else say(id, "waits for the connection", "warn"); // tried again with the next attempt to connect
   }
 
   const hearing = {
@@ -188,8 +207,6 @@
   // -- the composer ----
 
   form.addEventListener("submit", (event) => {
-    const neverConnected = failures > 2 && !connection.textContent.startsWith("Connected");
-    if (neverConnected && unsent.size === 0) return; // no websockets here: let the form post
     event.preventDefault();
     const words = text.value;
     if (!words.trim() || hasEnded) return;

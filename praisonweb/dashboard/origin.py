@@ -6,6 +6,7 @@ from typing import Any
 
 from channels.security.websocket import WebsocketDenier
 from django.conf import settings
+from django.utils.http import is_same_domain
 
 
 class SameOrigin:
@@ -25,4 +26,12 @@ class SameOrigin:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    return bool(host) and (origin in (f"http://{host}", f"https://{host}") or origin in settings.CSRF_TRUSTED_ORIGINS)
+    is_same = bool(host) and origin in (f"http://{host}", f"https://{host}")
+    return is_same or any(_matches(origin, trusted) for trusted in settings.CSRF_TRUSTED_ORIGINS)
+
+
+def _matches(origin: str, trusted: str) -> bool:
+    """Whether ``origin`` is ``trusted``, which may be ``https://*.example.org`` as everywhere in Django."""
+    scheme, _, host = origin.partition("://")
+    trusted_scheme, _, pattern = trusted.lower().partition("://")
+    return scheme == trusted_scheme and is_same_domain(host, pattern.removeprefix("*"))

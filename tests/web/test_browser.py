@@ -30,6 +30,15 @@ WIDE = {"width": 1280, "height": 800}
 HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
 
 
+_NO_WEBSOCKETS = """
+window.WebSocket = class {
+  constructor() { this.readyState = 3; setTimeout(() => this.onclose({ code: 1006 })); }
+  close() {}
+};
+window.WebSocket.OPEN = 1;
+"""
+
+
 class Site:
     """One installation with a login and two web bots, and its ``runbots``."""
 
@@ -269,6 +278,15 @@ def test_a_lost_push_loses_nothing(site: Site, alice: BrowserContext) -> None:
     expect(reply(page, "unheard")).to_contain_text("sent")
 
 
+def test_where_websockets_do_not_pass_it_posts_and_polls(site: Site, alice: BrowserContext) -> None:
+    page = alice.new_page()
+    page.add_init_script(_NO_WEBSOCKETS)
+    page.goto(f"{site.url}/try/shop/")
+    say(page, "through a strict proxy")
+    expect(reply(page, "through a strict proxy")).to_contain_text("sent")
+    expect(own(page, "through a strict proxy")).to_have_count(1)
+
+
 def test_two_pages_show_the_same(site: Site, alice: BrowserContext) -> None:
     one, other = chat(alice, site), chat(alice, site)
     say(one, "seen on both")
@@ -285,11 +303,16 @@ def test_a_bot_that_denies_says_so(site: Site, alice: BrowserContext) -> None:
     expect(own(page, "let me in")).to_contain_text("denies people it does not know")
 
 
-def test_signing_out_elsewhere_ends_an_open_page(site: Site, browser: Browser) -> None:
+@pytest.mark.parametrize("has_websockets", [True, False])
+def test_signing_out_elsewhere_ends_an_open_page(site: Site, browser: Browser, has_websockets: bool) -> None:
     expect.set_options(timeout=PATIENCE_MS)
     with _context(browser, viewport=WIDE) as context:
         sign_in(context.new_page(), site)
-        page = chat(context, site)
+        page = context.new_page()
+        if not has_websockets:
+            page.add_init_script(_NO_WEBSOCKETS)
+        page.goto(f"{site.url}/try/shop/")
+        expect(page.locator("#connection")).to_have_text(re.compile("Connected" if has_websockets else "Not connected"))
         home = context.new_page()
         home.goto(site.url)
         home.get_by_text("alice").first.click()
@@ -298,6 +321,8 @@ def test_signing_out_elsewhere_ends_an_open_page(site: Site, browser: Browser) -
         say(page, "after signing out")
         expect(page.get_by_text("You are signed out.")).to_be_visible()
         expect(page.get_by_role("textbox")).to_be_disabled()
+        expect(own(page, "after signing out")).to_have_count(1)
+        expect(own(page, "after signing out")).not_to_contain_text("received")
     assert not any("after signing out" in str(entry) for entry in site.entries())
 
 

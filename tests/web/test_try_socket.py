@@ -182,8 +182,13 @@ async def test_an_open_host_list_opens_no_websocket(browser: AsyncClient, bot: B
 
 
 async def test_a_proxy_that_changes_the_host_can_be_trusted(browser: AsyncClient, bot: Bot, settings: Any) -> None:
-    settings.CSRF_TRUSTED_ORIGINS = ["https://localhost"]
-    assert await is_let_in(page(browser, SHOP, origin="https://localhost", host="10.0.0.7:8000"))
+    outside = {"origin": "https://localhost", "host": "10.0.0.7:8000"}
+    assert not await is_let_in(page(browser, SHOP, **outside))
+    for trusted in (["https://localhost"], ["https://*.localhost"]):
+        settings.CSRF_TRUSTED_ORIGINS = trusted
+        assert await is_let_in(page(browser, SHOP, **outside))
+    settings.CSRF_TRUSTED_ORIGINS = ["http://localhost", "https://localhost:8443", "https://localhost.example"]
+    assert not await is_let_in(page(browser, SHOP, **outside))
 
 
 async def test_a_bot_that_is_no_web_bot_has_no_page(browser: AsyncClient, bot: Bot) -> None:

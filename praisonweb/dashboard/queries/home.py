@@ -19,6 +19,9 @@ from praisonweb.dashboard.queries.standing import Tone
 _UNANSWERED_WARN = timedelta(minutes=2)
 _UNANSWERED_BAD = timedelta(minutes=15)
 
+#: Workers that are looked at; those that died without a goodbye stay in the table for a while.
+_MAX_WORKERS = 200
+
 #: A bot that connects for longer than this has a problem.
 _STARTING_TOO_LONG = timedelta(minutes=1)
 
@@ -88,8 +91,10 @@ def _workers(rows: Sequence[BotRow], now: datetime) -> Iterator[Concern]:
 
 
 def _has_live_worker(now: datetime) -> bool:
-    beats = Worker.objects.filter(stopped_at=None).values_list("last_beat_at", "lease_seconds")
-    return any(at + timedelta(seconds=seconds) > now for at, seconds in beats)
+    beats = (
+        Worker.objects.filter(stopped_at=None).order_by("-last_beat_at").values_list("last_beat_at", "lease_seconds")
+    )
+    return any(at + timedelta(seconds=seconds) > now for at, seconds in beats[:_MAX_WORKERS])
 
 
 def _unanswered(now: datetime) -> Iterator[Concern]:
