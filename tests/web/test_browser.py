@@ -269,6 +269,27 @@ def test_a_message_is_sent_again_until_it_is_confirmed_and_counts_once(site: Sit
     expect(reply(calm, "never confirmed")).to_have_count(1)
 
 
+def test_a_message_that_did_not_get_through_survives_a_reload(site: Site, alice: BrowserContext) -> None:
+    is_mute = True
+
+    def connect(route: WebSocketRoute) -> None:
+        server = route.connect_to_server()
+        route.on_message(lambda data: None if is_mute else server.send(data))
+
+    page = alice.new_page()
+    page.route_web_socket(re.compile("/ws/"), connect)
+    page.goto(f"{site.url}/try/shop/")
+    expect(page.get_by_text("Connected.")).to_be_visible()
+    say(page, "into the void")
+    expect(own(page, "into the void")).to_contain_text("sending…")
+    assert not any("into the void" in str(entry) for entry in site.entries())
+    expect(own(page, "into the void")).to_contain_text("sending…")
+    is_mute = False
+    page.reload()
+    expect(own(page, "into the void")).to_contain_text("answered")
+    expect(reply(page, "into the void")).to_have_count(1)
+
+
 def test_a_lost_push_loses_nothing(site: Site, alice: BrowserContext) -> None:
     page = alice.new_page()
     page.route_web_socket(re.compile("/ws/"), _deaf_to("message"))
