@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -84,13 +85,17 @@ async def test_the_agent_sees_the_history_of_its_own_conversation_alone(
 ) -> None:
     hub = await sync_to_async(toy_bot)("shop", agent="listing")
     async with running(config):
-        for number, user in enumerate(["ann", "bob", "ann"]):
+        for number, user in enumerate(["ann", "bob", "ann"], start=1):
             hub.write(f"from {user}", user=user, message_id=str(number))
-            await until(lambda expected=number + 1: len(hub.sent) == expected)
+            await until(partial(_has_sent, hub, number))
     requests = toy_agents.REQUESTS
     assert [item.text for item in requests[2].history] == ["from ann", "0: from ann"]
     assert requests[1].history == ()
     assert requests[1].context.user_id == "bob"
+
+
+def _has_sent(hub: Hub, count: int) -> bool:
+    return len(hub.sent) == count
 
 
 async def test_group_members_share_a_session_and_are_named(transactional_db: None, config: RuntimeConfig) -> None:
