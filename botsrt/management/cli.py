@@ -45,13 +45,21 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 class PlainErrorCommand(BaseCommand):
     """A command whose expected errors are one line and exit code 1, never a traceback."""
 
+    #: Warnings belong to ``doctor`` and to what runs for long, not in front of every table.
+    requires_system_checks = ()
+
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
         except (BotsError, ConfigError) as error:
             raise CommandError(redact(str(error))) from error
         except DatabaseError as error:
-            raise CommandError(f"The database cannot be used: {error}. See: manage.py doctor") from error
+            problem = one_line(redact(str(error)), max_chars=500)
+            raise CommandError(f"The database cannot be used: {problem.rstrip('.')}. See: manage.py doctor") from error
+
+    def print_json(self, data: Any) -> None:
+        """ASCII, so that no terminal is upset by what people wrote."""
+        self.stdout.write(json.dumps(data, default=_as_text, indent=2))
 
 
 class VerbCommand(PlainErrorCommand):
@@ -80,10 +88,6 @@ class VerbCommand(PlainErrorCommand):
 
     def say(self, text: str) -> None:
         self.stdout.write(text)
-
-    def print_json(self, data: Any) -> None:
-        """ASCII, so that no terminal is upset by what people wrote."""
-        self.say(json.dumps(data, default=_as_text, indent=2))
 
     def show(self, options: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """One thing: JSON, or its fields a line each; what has several lines stands below its name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
@@ -28,7 +27,7 @@ class Command(cli.PlainErrorCommand):
             now=timezone.now(),
         )
         if options["json"]:
-            self.stdout.write(json.dumps(_as_json(report), indent=2))
+            self.print_json(_as_json(report))
         else:
             self._print(report)
         if not report.is_balanced:

@@ -26,6 +26,7 @@ WEB_BOT = "web"
 
 class Command(cli.PlainErrorCommand):
     help = "Prepare the database, make a staff login and a web-chat bot on the first run, and run everything."
+    requires_system_checks = "__all__"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=8000)
