@@ -10,7 +10,7 @@ import shutil
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
@@ -46,7 +46,7 @@ class PlainErrorCommand(BaseCommand):
     """A command whose expected errors are one line and exit code 1, never a traceback."""
 
     #: Warnings belong to ``doctor`` and to what runs for long, not in front of every table.
-    requires_system_checks = ()
+    requires_system_checks: list[str] | tuple[str, ...] | Literal["__all__"] = ()
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
@@ -128,7 +128,7 @@ class VerbCommand(PlainErrorCommand):
             self.say("  ".join(fitted).rstrip())
 
     def for_each(self, ids: Iterable[int], act: Callable[[int], str]) -> None:
-        """Do ``act`` for each id and print what it says. One that cannot be done does not stop the others.
+        """Do ``act`` for each id and print what it says, if anything. One that fails does not stop the others.
 
         Raises:
             CommandError: at the end, when any could not be done.
@@ -137,7 +137,9 @@ class VerbCommand(PlainErrorCommand):
         failed = []
         for item_id in wanted:
             try:
-                self.say(harmless(act(item_id)))
+                said = act(item_id)
+                if said:
+                    self.say(harmless(said))
             except BotsError as error:
                 failed.append(item_id)
                 self.stderr.write(f"{item_id}: {redact(str(error))}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.utils import timezone
 
+from botsrt.core.errors import UnreadableUpdate
 from botsrt.models import DLQItem, JournalEntry, OutboxMessage
-from tests.factories import NOW, a_bot, answered, parked, received
+from botsrt.services import journal
+from tests.factories import NOW, a_bot, a_message, answered, claim_one, finish, parked, received
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -82,6 +86,24 @@ def test_a_dry_run_shows_the_answer_and_stores_nothing(manage) -> None:
     assert (JournalEntry.objects.values_list("state", "turn").get(), OutboxMessage.objects.count()) == before
 
 
+def test_a_dry_run_can_print_json_of_those_that_ran(manage) -> None:
+    entry = answered("hello")
+    ran = manage("journal", "replay", str(entry.pk), "99999", "--mode", "dry-run", "--json")
+    assert ran.code == 1
+    assert ran.json == [{"id": entry.pk, "text": "hello", "usage": {}, "metadata": {}}]
+    assert "99999: There is no journal entry" in ran.err
+    assert manage("journal", "replay", str(entry.pk), "--json").code == 1
+
+
+def test_an_entry_of_a_burst_shows_the_reply_of_its_turn(manage) -> None:
+    first, second = received("one"), received("two")
+    finish(claim_one(), "to both")
+    for entry in (first, second):
+        assert [part["text"] for part in manage("journal", "show", str(entry.pk), "--json").json["reply"]] == [
+            "to both"
+        ]
+
+
 def test_stats_count_every_state(manage) -> None:
     parked("two")
     received("one")
@@ -112,6 +134,41 @@ def test_retry_all_follows_the_filter(manage) -> None:
     assert one.fingerprint != two.fingerprint
     assert "Retrying 1 items" in manage("dlq", "retry", "--all", "--fingerprint", one.fingerprint).out
     assert DLQItem.objects.get(pk=two.pk).state == "open"
+
+
+def test_retry_all_leaves_what_could_not_be_read(manage) -> None:
+    journal.receive_unreadable(
+        platform="web",
+        account="shop",
+        event_id="e1",
+        raw={"odd": 1},
+        error=UnreadableUpdate("no id"),
+        now=NOW,
+        max_raw_bytes=1_000,
+    )
+    parked("one")
+    ran = manage("dlq", "retry", "--all")
+    assert ran.code == 0
+    assert "Retrying 1 items. 1 could not be read when they came" in ran.out
+    assert sorted(DLQItem.objects.values_list("state", flat=True)) == ["open", "retrying"]
+
+
+def test_retry_all_of_one_bot_leaves_the_others(manage) -> None:
+    a_bot("other")
+    parked("one")
+    mine = parked(a_message("two", account="other"))
+    assert manage("dlq", "retry", "--all", "--account", "other").code == 0
+    assert list(DLQItem.objects.filter(state="retrying")) == [mine]
+    assert [row["account"] for row in manage("dlq", "list", "--json").json] == ["shop"]
+    assert manage("dlq", "list", "--account", "other", "--json").json == []
+
+
+def test_discarding_without_words_is_refused(manage) -> None:
+    item = parked("one")
+    ran = manage("dlq", "discard", str(item.pk), "--reason", "  ")
+    assert ran.code == 1
+    assert "say why" in ran.err
+    assert DLQItem.objects.get().state == "open"
 
 
 def test_an_edited_retry_keeps_the_original(manage) -> None:
@@ -169,6 +226,17 @@ def test_a_session_is_shown_with_its_messages(manage) -> None:
     ]
     assert "Hi" in manage("sessions", "show", "bot_web_user-1").out
     assert manage("sessions", "show", "bot_web_nobody").code == 1
+
+
+def test_sessions_are_paged_by_activity(manage) -> None:
+    for number in range(3):
+        answered(a_message(user_id=f"u{number}"), now=NOW + timedelta(minutes=number))
+    rows = manage("sessions", "list", "--json", "--limit", "2").json
+    assert [row["session"] for row in rows] == ["bot_web_u2", "bot_web_u1"]
+    rows = manage("sessions", "list", "--json", "--before", "bot_web_u1").json
+    assert [row["session"] for row in rows] == ["bot_web_u0"]
+    assert manage("sessions", "list", "--account", "other", "--json").json == []
+    assert manage("sessions", "list", "--before", "bot_web_nobody").code == 1
 
 
 # -- ledger, doctor ----

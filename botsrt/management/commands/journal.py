@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
+from django.core.management.base import CommandError
 from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 
@@ -30,7 +31,7 @@ class Command(cli.VerbCommand):
         cli.add_paging(verb)
         verb = add("show", "One entry with its message, attempts and reply.", prints_data=True)
         verb.add_argument("id", type=cli.row_id)
-        verb = add("replay", "Run ended entries again, from what was stored.")
+        verb = add("replay", "Run ended entries again, from what was stored.", prints_data=True)
         verb.add_argument("id", type=cli.row_id, nargs="+")
         verb.add_argument(
             "--mode",
@@ -64,13 +65,20 @@ class Command(cli.VerbCommand):
 
     def do_replay(self, options: dict[str, Any]) -> None:
         mode, reason = options["mode"], options["reason"]
+        if options["json"] and mode != "dry-run":
+            raise CommandError("--json: goes with --mode dry-run, the one that has something to print.")
+        replies: list[dict[str, Any]] = []
         acts: dict[str, Callable[[int], str]] = {
             "send": lambda entry_id: self._replay(entry_id, RunMode.SEND, reason),
             "hold": lambda entry_id: self._replay(entry_id, RunMode.HOLD, reason),
-            "dry-run": lambda entry_id: f"{entry_id}: {asyncio.run(dry_run(entry_id)).text or '(it says nothing)'}",
+            "dry-run": lambda entry_id: _rehearse(entry_id, replies, is_quiet=options["json"]),
             "again": lambda entry_id: self._send_again(entry_id, reason),
         }
-        self.for_each(options["id"], acts[mode])
+        try:
+            self.for_each(options["id"], acts[mode])
+        finally:
+            if options["json"]:
+                self.print_json(replies)
 
     def do_stats(self, options: dict[str, Any]) -> None:
         counts = dict(JournalEntry.objects.order_by().values_list("state").annotate(Count("id")))
@@ -97,6 +105,13 @@ class Command(cli.VerbCommand):
     def _send_again(self, entry_id: int, reason: str) -> str:
         parts = outbox.send_reply_again(entry_id=entry_id, actor=cli.actor(), reason=reason, now=timezone.now())
         return f"{entry_id}: the stored reply goes out again ({parts} parts)."
+
+
+def _rehearse(entry_id: int, replies: list[dict[str, Any]], *, is_quiet: bool) -> str:
+    """Let the agent answer without storing or sending; the reply is added to ``replies``."""
+    reply = asyncio.run(dry_run(entry_id))
+    replies.append({"id": entry_id, "text": reply.text, "usage": reply.usage, "metadata": reply.metadata})
+    return "" if is_quiet else f"{entry_id}: {reply.text or '(it says nothing)'}"
 
 
 def _row(entry: JournalEntry) -> dict[str, Any]:
