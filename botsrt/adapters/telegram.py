@@ -269,7 +269,7 @@ class Adapter(BaseAdapter):
                 if isinstance(failure, RateLimited):
                     pause = max(pause, failure.retry_after)
                 seconds = pause.total_seconds()
-                logger.warning("bot %s: %s Next poll in %.1f s.", self.config.account, failure, seconds)
+                logger.warning("bot %s: %s; next poll in %.1f s", self.config.account, failure, seconds)
                 await asyncio.sleep(seconds)
 
     async def _next_updates(self) -> list[dict[str, Any]]:

@@ -467,8 +467,8 @@ async def test_polling_goes_on_after_every_kind_of_trouble(
     async with running(world, sink):
         await world.say("hello")
         await until(lambda: sink.texts() == ["hello"], "the message arrives")
-    assert caplog.text.count("Next poll in") == 5
-    assert "asks to wait 1 s. Next poll in 1.0 s." in caplog.text
+    assert caplog.text.count("next poll in") == 5
+    assert "asks to wait 1 s.; next poll in 1.0 s" in caplog.text
     assert TOKEN not in caplog.text
 
 
