@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from botsrt.agents import echo, python, registry
-from botsrt.core.errors import InvalidInput
+from botsrt.core.errors import ConfigurationError, InvalidInput
 
 PACKAGES = ("botsrt.agents",)
 
@@ -18,6 +18,12 @@ def test_the_kinds_are_those_that_answer():
 def test_a_kind_is_found_by_its_name():
     assert issubclass(registry.agent_class("echo", PACKAGES), echo.Agent)
     assert issubclass(registry.agent_class("python", PACKAGES), python.Agent)
+
+
+def test_a_package_that_is_not_there_is_named_with_its_setting():
+    for ask in (lambda: registry.kinds(("no_such_package",)), lambda: registry.agent_class("x", ("no_such_package",))):
+        with pytest.raises(ConfigurationError, match="BOTSRT_AGENT_PACKAGES: no_such_package"):
+            ask()
 
 
 @pytest.mark.parametrize("kind", ["", "parrot", "registry", "failures", "../echo", "Echo", "echo.Agent", "os"])
