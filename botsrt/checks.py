@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings
@@ -104,3 +105,30 @@ def check_scale_out(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
             )
         ]
     return []
+
+
+@register
+def check_packages(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E005: a package that is searched for platforms or agent kinds cannot be imported."""
+    try:
+        config = conf.from_mapping(settings.BOTSRT)
+    except conf.ConfigError:
+        return []  # E001 says so
+    named = {"BOTSRT_ADAPTER_PACKAGES": config.adapter_packages, "BOTSRT_AGENT_PACKAGES": config.agent_packages}
+    return [
+        Error(
+            f"{variable}: the package {package} cannot be found.",
+            hint="Correct the name, install it, or add its folder to PYTHONPATH.",
+            id="botsrt.E005",
+        )
+        for variable, packages in named.items()
+        for package in packages
+        if not _exists(package)
+    ]
+
+
+def _exists(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

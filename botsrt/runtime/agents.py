@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 
 from botsrt import conf
 from botsrt.agents import registry
 from botsrt.core.ports import Agent, AgentConfig
-
-logger = logging.getLogger(__name__)
 
 
 class AgentPool:
@@ -17,20 +15,25 @@ class AgentPool:
     def __init__(self) -> None:
         self._packages = conf.load().agent_packages
         self._agents: dict[str, tuple[AgentConfig, Agent]] = {}
+        self._making = asyncio.Lock()
 
-    def get(self, config: AgentConfig) -> Agent:
-        """The agent of this profile.
+    async def get(self, config: AgentConfig) -> Agent:
+        """The agent of this profile. It is made in a thread: what it imports may take seconds.
 
         Raises:
             InvalidInput: there is no such kind.
             ConfigurationError: its settings cannot work.
         """
-        known = self._agents.get(config.name)
-        if known is not None and known[0] == config:
-            return known[1]
-        agent = registry.agent_class(config.kind, self._packages)(config)
-        self._agents[config.name] = (config, agent)  # turns that run on the older object keep it alive until they end
-        return agent
+        async with self._making:
+            known = self._agents.get(config.name)
+            if known is not None and known[0] == config:
+                return known[1]
+            agent = await asyncio.to_thread(self._make, config)
+            self._agents[config.name] = (config, agent)  # turns on the older object keep it alive until they end
+            return agent
+
+    def _make(self, config: AgentConfig) -> Agent:
+        return registry.agent_class(config.kind, self._packages)(config)
 
     async def close(self) -> None:
         for _, agent in self._agents.values():

@@ -193,7 +193,7 @@ async def _run_agent(agents: AgentPool, bot: BotView, request: AgentRequest, *, 
     deadline = asyncio.timeout(timeout_seconds)
     try:
         async with deadline:
-            return await agents.get(bot.agent).run(request)
+            return await (await agents.get(bot.agent)).run(request)
     except AgentUnavailable:
         raise
     except TransientAgentError as error:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from botsrt.core import access, keys
@@ -102,7 +102,11 @@ def add(*, account: str, platform: str, shape: Shape, changes: Changes, actor: A
         agent = _agent(changes.agent or DEFAULT_AGENT)
         bot = Bot(account=account, platform=platform, created_at=now, updated_at=now, agent=agent)
         _apply(bot, shape=shape, changes=changes)
-        bot.save()
+        try:
+            with transaction.atomic():
+                bot.save()
+        except IntegrityError as error:  # somebody added it in this moment
+            raise AlreadyExists(f"There is a bot {account} already; change it with: bots set {account}") from error
         AdapterState.objects.create(bot=bot, state_since=now)
         audit.record(actor=actor, verb="bots.add", object_kind="bot", object_id=account, after=_shown(bot), now=now)
         nudge.control()

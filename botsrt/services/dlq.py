@@ -50,7 +50,7 @@ class Failure:
         cause = error.__cause__ or error
         return cls(
             error_class=type(cause).__name__[:200],
-            error_text=redact.redact(str(error))[:_MAX_ERROR_CHARS],
+            error_text=redact.redact(str(error).removeprefix(f"{type(cause).__name__}: "))[:_MAX_ERROR_CHARS],
             traceback=redact.redacted_traceback(error),
             frame=top_frame(cause),
             is_transient=is_transient,

@@ -78,3 +78,12 @@ def test_signing_in_over_plain_http_from_elsewhere_is_warned_of(settings, is_htt
 def test_half_a_scale_out_is_warned_of(monkeypatch, databases, redis_url, expected):
     monkeypatch.setattr(checks, "settings", SimpleNamespace(DATABASES=databases, REDIS_URL=redis_url))
     assert ids(checks.check_scale_out) == expected
+
+
+@pytest.mark.parametrize("name", ["ADAPTER_PACKAGES", "AGENT_PACKAGES"])
+@pytest.mark.parametrize("package", ["no_such_package", "botsrt.nowhere.deep", ".."])
+def test_a_package_that_cannot_be_found_is_named(settings, name, package):
+    settings.BOTSRT = {name: f"botsrt.core,{package}"}
+    (message,) = checks.check_packages(None)
+    assert message.id == "botsrt.E005"
+    assert f"BOTSRT_{name}: the package {package}" in str(message.msg)
