@@ -60,10 +60,10 @@ class Heartbeat:
         a database outage does not sweep up its own work."""
         now = timezone.now()
         running = self._pump.running
-        kept = await self._database.call(
+        lost = await self._database.call(
             turns.renew, worker_id=self._worker_id, turn_ids=running, lease=self._lease, now=now
         )
-        self._pump.drop((running - kept) & self._pump.running)
+        self._pump.drop(lost)
         await self._database.call(
             outbox.renew, worker_id=self._worker_id, outbox_ids=self._delivery.sending, lease=self._lease, now=now
         )

@@ -142,14 +142,13 @@ def _insert(entry: JournalEntry) -> bool:
 
 
 def _raw(raw: Mapping[str, Any], *, max_bytes: int) -> object | None:
-    """The platform's own update, or None when it is too large to keep beside the message."""
+    """The platform's own update, or None when it is too large or too deep to keep beside the message."""
     if not raw:
         return None
     try:
-        size = len(json.dumps(raw))
-    except (TypeError, ValueError, RecursionError):
+        return storable_json(raw) if len(json.dumps(raw)) <= max_bytes else None
+    except (TypeError, ValueError, RecursionError):  # not JSON, or nested deeper than can be walked
         return None
-    return storable_json(raw) if size <= max_bytes else None
 
 
 def _who(entry: JournalEntry) -> str:

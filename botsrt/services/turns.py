@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from botsrt.core import backoff
 from botsrt.core.errors import InvalidInput, NotFound
@@ -493,11 +493,15 @@ def release(*, turn_id: uuid.UUID, available_at: datetime, now: datetime) -> boo
 
 
 def renew(*, worker_id: str, turn_ids: Collection[uuid.UUID], lease: timedelta, now: datetime) -> set[uuid.UUID]:
-    """Keep the claims of running turns. Returns the ids that are still this worker's; the others were lost."""
-    mine = Turn.objects.filter(id__in=turn_ids, worker_id=worker_id, state=TurnState.RUNNING, deadline_at__gt=now)
+    """Keep the claims of running turns. Returns the ids that this worker has lost, and must stop running: abandoned,
+    cancelled by somebody else, or past their deadline. Turns that ended well are not among them."""
     with transaction.atomic():
-        mine.update(lease_expires_at=now + lease)
-        return set(mine.values_list("id", flat=True))
+        turns = Turn.objects.filter(id__in=turn_ids)
+        running = turns.filter(worker_id=worker_id, state=TurnState.RUNNING)
+        running.filter(deadline_at__gt=now).update(lease_expires_at=now + lease)
+        is_taken = Q(state__in=(TurnState.ABANDONED, TurnState.CANCELLED))
+        is_too_late = Q(state=TurnState.RUNNING, deadline_at__lte=now)
+        return set(turns.filter(is_taken | is_too_late).values_list("id", flat=True))
 
 
 def abandon_expired(*, max_worker_deaths: int, now: datetime) -> int:
