@@ -1,6 +1,6 @@
 """Pictures of every page, light and dark, wide and at 360 px: ``python -m tests.web.screenshots [FOLDER]``.
 
-The ones that the README shows are in ``docs/screenshots``, which is the default folder.
+Some of them are kept in ``docs/screenshots`` for the README; the default folder is a new one under ``var``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screenshots"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "var" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="praisonweb-screenshots-") as path:
         home = Home(Path(path))
