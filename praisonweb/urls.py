@@ -5,6 +5,6 @@ from django.urls import URLPattern, URLResolver, include, path
 from praisonweb import hooks
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("hooks/<str:platform>/<str:account>/", hooks.receive, name="hook"),
+    path("hooks/<platform:platform>/<account:account>/", hooks.receive, name="hook"),
     path("", include("praisonweb.dashboard.urls")),
 ]

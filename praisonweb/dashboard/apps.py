@@ -1,8 +1,15 @@
 """The staff site."""
 
 from django.apps import AppConfig
+from django.urls import register_converter
 
 
 class DashboardConfig(AppConfig):
     name = "praisonweb.dashboard"
     verbose_name = "Staff site"
+
+    def ready(self) -> None:
+        from praisonweb.dashboard.converters import AccountConverter, PlatformConverter
+
+        register_converter(AccountConverter, "account")
+        register_converter(PlatformConverter, "platform")

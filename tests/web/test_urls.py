@@ -21,18 +21,18 @@ SIGN_IN = "to sign in"
 ADDRESSES: dict[str, tuple[str, str, int | str, int | str, int | str]] = {
     "": ("GET", "/", SIGN_IN, 403, 200),
     "try/": ("GET", "/try/", SIGN_IN, 403, 302),
-    "try/<str:account>/": ("GET", "/try/shop/", SIGN_IN, 403, 200),
-    "try/<str:account>/send/": ("POST", "/try/shop/send/", SIGN_IN, 403, 400),
+    "try/<account:account>/": ("GET", "/try/shop/", SIGN_IN, 403, 200),
+    "try/<account:account>/send/": ("POST", "/try/shop/send/", SIGN_IN, 403, 400),
     "account/sign-in/": ("GET", "/account/sign-in/", 200, 302, 302),
     "account/sign-out/": ("POST", "/account/sign-out/", SIGN_IN, SIGN_IN, SIGN_IN),
     "account/password/": ("GET", "/account/password/", SIGN_IN, 200, 200),
     "healthz": ("GET", "/healthz", 200, 200, 200),
-    "hooks/<str:platform>/<str:account>/": ("POST", "/hooks/telegram/shop/", 404, 404, 404),
+    "hooks/<platform:platform>/<account:account>/": ("POST", "/hooks/telegram/shop/", 404, 404, 404),
 }
 
 #: Websocket route → path, then whether a stranger, a plain user and staff get in.
 SOCKETS: dict[str, tuple[str, bool, bool, bool]] = {
-    "ws/try/<str:account>/": ("/ws/try/shop/", False, False, True),
+    "ws/try/<account:account>/": ("/ws/try/shop/", False, False, True),
     "": ("/ws/nothing/", False, False, False),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Count, Min, QuerySet
 
 from botsrt.core.states import DLQState, EntryState, OutboxState, TurnState
-from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Worker
+from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Turn, Worker
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.queries.bots import BotRow
 from praisonweb.dashboard.queries.standing import Tone
@@ -21,6 +21,9 @@ _UNANSWERED_BAD = timedelta(minutes=15)
 
 #: Workers that are looked at; those that died without a goodbye stay in the table for a while.
 _MAX_WORKERS = 200
+
+#: Running turns that are looked at: more than several workers run together.
+_MAX_TURNS = 500
 
 #: A bot that connects for longer than this has a problem.
 _STARTING_TOO_LONG = timedelta(minutes=1)
@@ -100,9 +103,13 @@ def _has_live_worker(now: datetime) -> bool:
 def _unanswered(now: datetime) -> Iterator[Concern]:
     """Messages that wait for their turn, or are in one."""
     waiting = _pile(JournalEntry.objects.filter(state=EntryState.PENDING), "received_at")
-    running = _pile(  # found through the turns: of those few run, of entries there are many
-        JournalEntry.objects.filter(turn__state=TurnState.RUNNING, state=EntryState.CLAIMED), "received_at"
+    # Found through the turns in a query of their own: few run, and a join would let the planner read every entry.
+    turn_ids = list(
+        Turn.objects.filter(state=TurnState.RUNNING)
+        .order_by("lease_expires_at")
+        .values_list("pk", flat=True)[:_MAX_TURNS]
     )
+    running = _pile(JournalEntry.objects.filter(turn__in=turn_ids, state=EntryState.CLAIMED), "received_at")
     oldest_at = min(filter(None, (waiting.oldest_at, running.oldest_at)), default=None)
     if oldest_at is None or now - oldest_at < _UNANSWERED_WARN:
         return
