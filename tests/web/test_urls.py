@@ -82,6 +82,13 @@ async def test_an_address_that_does_not_exist_is_said_to_be_none(bridge: None) -
     assert "There is no page at this address." in response.content.decode()
 
 
+async def test_a_foreign_host_gets_a_page_of_its_own(bridge: None) -> None:
+    response = await AsyncClient().get("/healthz", headers={"host": "evil.example"})
+    assert response.status_code == 400
+    assert "That request cannot be read" in response.content.decode()
+    assert "evil.example" not in response.content.decode()
+
+
 def _routes(patterns: list[URLPattern | URLResolver], prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
     for pattern in patterns:
         route = prefix + str(pattern.pattern)
