@@ -17,13 +17,14 @@ from contextlib import suppress
 from functools import cache
 from importlib import reload
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import hypothesis
 import psycopg
 import pytest
 from django.conf import settings
-from django.db import connections
+from django.db import connection, connections
 from django.db.models.signals import post_migrate
 from django.utils import timezone
 
@@ -148,6 +149,19 @@ def chromium() -> str:
     path = _chromium()
     assert path
     return path
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The test database; at the end, connections that threads have left open are closed so that it can be dropped."""
+    yield
+    with django_db_blocker.unblock():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
 
 
 # -- every test starts alike ----

@@ -20,6 +20,8 @@ authorisation is ours, and asks nobody.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import html
 import json
 import logging
@@ -39,7 +41,6 @@ from slack_bolt.app.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_sdk.errors import SlackApiError
-from slack_sdk.signature import SignatureVerifier
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
 from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
 from slack_sdk.web.async_client import AsyncWebClient
@@ -59,11 +60,19 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, Sender, SendReceipt
+from botsrt.core.messages import (
+    MAX_NAME_CHARS,
+    Attachment,
+    InboundMessage,
+    OutboundMessage,
+    Route,
+    Sender,
+    SendReceipt,
+)
 from botsrt.core.ports import BotConfig, Capabilities, Option, Probe, Sink, WebhookRequest, WebhookResponse
 from botsrt.core.redact import redact
 from botsrt.core.states import ChatType, EventKind
-from botsrt.core.text import one_line
+from botsrt.core.text import one_line, storable
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +92,10 @@ LOST_SECONDS = 30.0
 
 #: How long events that were read may take to be stored when reading stops.
 DRAIN_SECONDS = 5.0
+
+#: Source: "Verifying requests from Slack".
+MAX_SIGNATURE_AGE_SECONDS = 300
+_TIMESTAMP = re.compile("[0-9]{1,12}")
 
 #: What ``send`` writes into a message's metadata, for ``reconcile``.
 METADATA_TYPE = "praisonweb"
@@ -172,6 +185,7 @@ class Adapter(BaseAdapter):
         self._user_id = ""  # the bot's own, once Slack has said it
         self._socket: _Socket | None = None
         self._socket_url: str | None = None
+        self._is_closed = False
 
     def _require(self, credential: str) -> None:
         if not self.config.credentials.get(credential):
@@ -246,9 +260,13 @@ class Adapter(BaseAdapter):
         socket.wss_uri, self._socket_url = self._socket_url, None
         socket.message_listeners.append(self._on_socket_message)
         try:
-            await asyncio.wait_for(socket.connect(), LOST_SECONDS)  # type: ignore[no-untyped-call]
+            # Not wait_for: in Python 3.11 it swallows a cancellation that meets the end of what it waits for.
+            async with asyncio.timeout(LOST_SECONDS) as deadline:
+                await socket.connect()  # type: ignore[no-untyped-call]
             await self._watch(socket)
         except TimeoutError as error:
+            if not deadline.expired():
+                raise
             raise PlatformUnavailable(f"Slack gave no connection within {LOST_SECONDS:.0f} s.") from error
         finally:
             await socket.finish()
@@ -268,6 +286,7 @@ class Adapter(BaseAdapter):
                 raise PlatformUnavailable(f"The connection to Slack is lost for more than {LOST_SECONDS:.0f} s.")
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._socket:
             await self._socket.finish()
         await self._names.close()
@@ -282,7 +301,7 @@ class Adapter(BaseAdapter):
         payload = _json_object(request.body)
         if payload.get("type") == "url_verification":
             return WebhookResponse(body=str(payload.get("challenge", "")))
-        if not self._user_id and not _bot_user_ids(payload):
+        if payload.get("event") and not self._user_id and not _bot_user_ids(payload):
             await self._learn_user_id()
         await self._store(payload, event_id=str(payload.get("event_id", "")))
         return WebhookResponse()
@@ -292,16 +311,16 @@ class Adapter(BaseAdapter):
         secret = self.config.credentials.get("signing_secret")
         if not secret:
             raise ForgedRequest("This bot has no signing_secret, so no request can be proved.")
-        try:
-            is_valid = SignatureVerifier(secret).is_valid(
-                request.body,
-                request.headers.get("x-slack-request-timestamp"),
-                request.headers.get("x-slack-signature"),
-            )
-        except (ValueError, TypeError) as error:  # a timestamp that is no number, a body that is not UTF-8
-            raise ForgedRequest from error
-        if not is_valid:
-            raise ForgedRequest
+        timestamp = request.headers.get("x-slack-request-timestamp", "")
+        if not _TIMESTAMP.fullmatch(timestamp) or abs(time.time() - int(timestamp)) > MAX_SIGNATURE_AGE_SECONDS:
+            raise ForgedRequest("The request has no time, or is older than five minutes.")
+        # The SDK's verifier decodes the body first, and fails on one that is not UTF-8.
+        signed = b"v0:" + timestamp.encode() + b":" + request.body
+        expected = "v0=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(
+            expected.encode(), request.headers.get("x-slack-signature", "").encode(errors="replace")
+        ):
+            raise ForgedRequest("The signature is missing or wrong.")
 
     async def _learn_user_id(self) -> None:
         """Ask who we are: an app that also acts for people is not always named in the events it gets."""
@@ -375,8 +394,9 @@ class Adapter(BaseAdapter):
     def parse(self, raw: Mapping[str, Any]) -> InboundMessage | None:
         try:
             return self._read(raw)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UnreadableUpdate(f"The event lacks or garbles a field: {type(error).__name__}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise UnreadableUpdate(f"The event lacks or garbles a field: {reason}") from error
 
     def _read(self, raw: Mapping[str, Any]) -> InboundMessage | None:
         event = raw["event"]
@@ -385,7 +405,8 @@ class Adapter(BaseAdapter):
         is_change = event.get("subtype") == "message_changed"
         said: Mapping[str, Any] = event["message"] if is_change else event
         edited_ts = said["edited"]["ts"] if said.get("edited") else ""
-        if is_change and not edited_ts:  # Slack's own doing, such as the preview of a link
+        shown_before = (event.get("previous_message") or {}).get("edited") or {}
+        if is_change and edited_ts in ("", shown_before.get("ts")):  # Slack's own doing, such as the preview of a link
             return None
         me = _bot_user_ids(raw) | {self._user_id}
         if said.get("subtype") not in _PERSONS_SUBTYPES or said.get("bot_id") or said["user"] in {*me, "USLACKBOT"}:
@@ -415,6 +436,8 @@ class Adapter(BaseAdapter):
     # -- outbound ------------------------------------------------------------------------------------------------
 
     async def send(self, message: OutboundMessage) -> SendReceipt:
+        if self._is_closed:
+            raise PlatformUnavailable("The adapter is closed.")
         if not message.text.strip():
             raise MessageRefused("Slack takes no empty message.")
         try:
@@ -589,20 +612,25 @@ def _bot_user_ids(payload: Mapping[str, Any]) -> set[str]:
     """The bot user that an event was delivered for. Source: Events API, ``authorizations``."""
     listed = payload.get("authorizations")
     items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-    return {str(item["user_id"]) for item in items if item.get("is_bot") and item.get("user_id")}
+    return {_text(item.get("user_id")) for item in items if item.get("is_bot")} - {""}
 
 
 def _attachment(file: Mapping[str, Any]) -> Attachment:
-    mime_type = str(file.get("mimetype") or "")
+    mime_type = _text(file.get("mimetype"))
     kinds = {"image": "photo", "audio": "audio", "video": "video"}
     size = file.get("size")
     return Attachment(
         kind="voice" if file.get("subtype") == "slack_audio" else kinds.get(mime_type.partition("/")[0], "document"),
-        reference=str(file.get("url_private") or file["id"]),  # files of other workspaces come without a URL
-        name=str(file.get("name") or file.get("title") or ""),
+        reference=_text(file.get("url_private")) or storable(file["id"]),  # other workspaces' files have no URL here
+        name=_text(file.get("name") or file.get("title"))[:MAX_NAME_CHARS],
         mime_type=mime_type,
-        size_bytes=size if isinstance(size, int) else None,
+        size_bytes=size if isinstance(size, int) and 0 <= size < 2**63 else None,
     )
+
+
+def _text(value: object) -> str:
+    """``value`` if it is a text, made storable; empty otherwise."""
+    return storable(value) if isinstance(value, str) else ""
 
 
 def _unescaped(text: str) -> str:

@@ -216,8 +216,9 @@ class Keeper:
 
     async def _stop(self, adapter: Adapter, reading: asyncio.Task[None]) -> None:
         """Stop reading, let the sends under way end, close."""
-        reading.cancel()
-        await asyncio.wait({reading})
+        while not reading.done():  # an SDK may swallow a cancellation
+            reading.cancel()
+            await asyncio.wait({reading}, timeout=1.0)
         try:
             async with asyncio.timeout(self._config.send_timeout_seconds):
                 await self._idle.wait()

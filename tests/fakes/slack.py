@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import hashlib
 import hmac
-import html
 import itertools
 import json
 import random
@@ -103,7 +103,7 @@ class Sent:
     @property
     def shown(self) -> str:
         """The text as people see it."""
-        return html.unescape(self.text)
+        return self.text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -122,7 +122,8 @@ class Delivery:
     answer: asyncio.Future[bool] | None = field(default=None, repr=False)
 
 
-FaultKind = Literal["429", "error", "status", "slow", "cut_before", "cut_after"]
+#: slow: answered late; hang: applied, then answered late; cut_before, cut_after: applied or not, no answer.
+FaultKind = Literal["429", "error", "status", "slow", "hang", "cut_before", "cut_after"]
 
 
 @dataclass(kw_only=True)
@@ -136,7 +137,7 @@ class Fault:
     status: int = 503  # for kind status
     body: str = "upstream error"  # for kind status; a JSON text is sent as JSON
     retry_after: int = 1  # seconds, for kind 429
-    seconds: float = 1.0  # for kind slow; the call is applied afterwards
+    seconds: float = 1.0  # for kinds slow and hang
     bot: str = ""  # hit this bot alone
 
 
@@ -147,7 +148,8 @@ class Refused(Exception):
 #: What ``POST /control/<verb>`` may call.
 VERBS = frozenset(
     {
-        "dm", "say", "mention", "edit", "unfurl", "delete", "join", "bot_message", "event", "raw_event",
+        "dm", "say", "mention", "recall", "edit", "unfurl", "delete", "join", "bot_message", "react", "redeliver",
+        "event", "raw_event",
         "add_bot", "add_user", "add_channel", "archive", "kick", "set_events_url", "verify_url", "set_token_error",
         "fail_next", "duplicates", "disconnect", "drop_connections", "freeze", "reset",
     }
@@ -346,6 +348,13 @@ class SlackServer:
         target = self._bot(bot)
         return self.say(f"<@{target.user_id}> {text}", channel=channel or target.channel_id, **details)
 
+    def recall(self, text: str, *, channel: str = "", user: str = ALICE) -> str:
+        """A channel message of earlier days: it stands there, and no event tells of it."""
+        where = self.channels[channel or self.bot.channel_id]
+        message = self._message_event(where, {"user": user, "text": text, "team": where.team_id})
+        where.messages[message["ts"]] = message
+        return str(message["ts"])
+
     def edit(self, channel: str, ts: str, text: str) -> str:
         """Change a message; returns the ts of the edit."""
         where, message = self.channels[channel], self.channels[channel].messages[ts]
@@ -390,6 +399,16 @@ class SlackServer:
         where.messages[event["ts"]] = event
         self._emit_all(where, event)
         return str(event["ts"])
+
+    def react(self, channel: str, ts: str, *, user: str = ALICE, reaction: str = "thumbsup") -> None:
+        item = {"type": "message", "channel": channel, "ts": ts}
+        event = {"type": "reaction_added", "user": user, "reaction": reaction, "item": item, "event_ts": self._new_ts()}
+        self._emit_all(self.channels[channel], event)
+
+    def redeliver(self, ts: str) -> None:
+        """Deliver the events about a message once more, as after an answer that got lost."""
+        for delivery in self.deliveries_of(ts):
+            self._deliver(delivery.bot, delivery.payload, attempts=1, reason="timeout")
 
     def event(self, event: dict[str, Any], *, bot: str = "") -> None:
         """Any inner event, as it is."""
@@ -460,7 +479,7 @@ class SlackServer:
             "team_id": bot.team_id,
             "context_team_id": bot.team_id,
             "api_app_id": bot.app_id,
-            "event": event,
+            "event": copy.deepcopy(event),  # as it was when it happened; the message may change before it is delivered
             "type": "event_callback",
             "event_id": f"Ev{number:09}",
             "event_time": int(time.time()),
@@ -639,7 +658,7 @@ class SlackServer:
         fault = self._take_fault(method, args)
         if fault and fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
-        elif fault and fault.kind != "cut_after":
+        elif fault and fault.kind not in ("hang", "cut_after"):
             return _faulty(request, fault)
         try:
             answer = {"ok": True, **self._call(method, args)}
@@ -647,6 +666,8 @@ class SlackServer:
             answer = {"ok": False, "error": str(error)}
         if fault and fault.kind == "cut_after":
             return _cut(request)
+        if fault and fault.kind == "hang":
+            await asyncio.sleep(fault.seconds)
         return web.json_response(answer)
 
     def _take_fault(self, method: str, args: dict[str, Any]) -> Fault | None:
