@@ -515,7 +515,8 @@ class _Socket(SocketModeClient):
         if self._handling:
             await asyncio.wait(self._handling, timeout=DRAIN_SECONDS)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.disconnect(), 2)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(2):
+                await self.disconnect()  # type: ignore[no-untyped-call]
         await self.close()  # type: ignore[no-untyped-call]
         tasks = [*self._handling, self.message_processor, self.current_session_monitor, self.message_receiver]
         left = [task for task in tasks if task]

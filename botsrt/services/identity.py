@@ -25,9 +25,11 @@ def contact_seen(*, platform: str, sender: Sender, now: datetime) -> Contact:
     )
     if is_new:
         return contact
-    names_changed = (contact.user_name, contact.display_name) != (sender.user_name, sender.display_name)
+    # A platform that leaves names out of an event has not taken them away.
+    names = (sender.user_name or contact.user_name, sender.display_name or contact.display_name)
+    names_changed = names != (contact.user_name, contact.display_name)
     if names_changed or not contact.is_reachable or now - contact.last_seen_at > SEEN_RESOLUTION:
-        contact.user_name, contact.display_name = sender.user_name, sender.display_name
+        contact.user_name, contact.display_name = names
         contact.is_reachable, contact.last_seen_at = True, now
         contact.save(update_fields=["user_name", "display_name", "is_reachable", "last_seen_at"])
     return contact

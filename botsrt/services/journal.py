@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,10 +13,10 @@ from django.db.models import F
 
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound, UnreadableUpdate
-from botsrt.core.messages import InboundMessage
-from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, Outcome, RunMode, Trigger
-from botsrt.core.text import storable_json
-from botsrt.models import JournalEntry
+from botsrt.core.messages import MAX_ID_CHARS, InboundMessage
+from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, OutboxState, Outcome, RunMode, Trigger
+from botsrt.core.text import storable, storable_json
+from botsrt.models import JournalEntry, OutboxMessage
 from botsrt.services import audit, dlq, entries, identity, nudge, sessions
 from botsrt.services.dlq import Failure
 
@@ -26,30 +27,35 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
     Returns:
         The entry's id; None for a redelivery, which is counted on its row and has no other effect.
     """
-    with transaction.atomic():
-        contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
-        session = sessions.for_message(message=message, contact=contact, now=now)
-        entry = JournalEntry(
-            platform=message.platform,
-            account=message.account,
-            channel_id=message.channel_id,
-            message_id=message.message_id,
-            revision=message.revision,
-            thread_id=message.thread_id,
-            chat_type=message.chat_type,
-            kind=message.kind,
-            lane=session.session_id,
-            session=session,
-            contact=contact,
-            payload=message.to_payload(),
-            raw=_raw(message.raw, max_bytes=max_raw_bytes),
-            available_at=now,
-            received_at=now,
-        )
-        if not _insert(entry):
-            return None
-        nudge.journal()
-        return entry.pk
+    key = {
+        "platform": message.platform,
+        "account": message.account,
+        "channel_id": message.channel_id,
+        "message_id": message.message_id,
+        "revision": message.revision,
+    }
+    try:
+        with transaction.atomic():  # a redelivery undoes what the message would have changed of contact and session
+            contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
+            session = sessions.for_message(message=message, contact=contact, now=now)
+            entry = JournalEntry.objects.create(
+                **key,
+                thread_id=message.thread_id,
+                chat_type=message.chat_type,
+                kind=message.kind,
+                lane=session.session_id,
+                session=session,
+                contact=contact,
+                payload=message.to_payload(),
+                raw=_raw(message.raw, max_bytes=max_raw_bytes),
+                available_at=now,
+                received_at=now,
+            )
+            nudge.journal()
+            return entry.pk
+    except IntegrityError:
+        _count_duplicate(key)
+        return None
 
 
 def receive_unreadable(
@@ -67,26 +73,26 @@ def receive_unreadable(
     Returns:
         The entry's id; None for a redelivery.
     """
-    with transaction.atomic():
-        entry = JournalEntry(
-            platform=platform,
-            account=account,
-            channel_id="unreadable",
-            message_id=event_id[:200],
-            chat_type=ChatType.DIRECT,
-            kind=EventKind.UNREADABLE,
-            payload={},
-            raw=_raw(raw, max_bytes=max_raw_bytes),
-            state=EntryState.DEAD,
-            outcome=Outcome.DEAD,
-            available_at=now,
-            received_at=now,
-            completed_at=now,
-        )
-        if not _insert(entry):
-            return None
-        dlq.park(entry=entry, reason=DLQReason.UNREADABLE, failure=Failure.of(error), now=now)
-        return entry.pk
+    key = {"platform": platform, "account": account, "channel_id": "unreadable", "message_id": _event_key(event_id)}
+    try:
+        with transaction.atomic():
+            entry = JournalEntry.objects.create(
+                **key,
+                chat_type=ChatType.DIRECT,
+                kind=EventKind.UNREADABLE,
+                payload={},
+                raw=_raw(raw, max_bytes=max_raw_bytes),
+                state=EntryState.DEAD,
+                outcome=Outcome.DEAD,
+                available_at=now,
+                received_at=now,
+                completed_at=now,
+            )
+            dlq.park(entry=entry, reason=DLQReason.UNREADABLE, failure=Failure.of(error), now=now)
+            return entry.pk
+    except IntegrityError:
+        _count_duplicate(key)
+        return None
 
 
 def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: datetime) -> None:
@@ -104,6 +110,8 @@ def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: date
         if entry.kind == EventKind.UNREADABLE:
             raise InvalidInput("entry", f"{entry_id} was not readable when it came, so there is nothing to run.")
         before = entry.state
+        if before == EntryState.HELD:
+            _withdraw_held_reply(entry, actor=actor)
         rows = JournalEntry.objects.filter(
             pk=entry_id, state__in=(EntryState.COMPLETED, EntryState.HELD, EntryState.DEAD, EntryState.DISCARDED)
         )
@@ -122,23 +130,35 @@ def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: date
         )
 
 
-def _insert(entry: JournalEntry) -> bool:
-    """Insert ``entry``; a row with its key counts the duplicate instead. True: inserted."""
-    try:
-        with transaction.atomic():
-            entry.save(force_insert=True)
-    except IntegrityError:
-        counted = JournalEntry.objects.filter(
-            platform=entry.platform,
-            account=entry.account,
-            channel_id=entry.channel_id,
-            message_id=entry.message_id,
-            revision=entry.revision,
-        ).update(duplicates=F("duplicates") + 1)
-        if not counted:
-            raise  # something else than the key was violated
-        return False
-    return True
+def _count_duplicate(key: Mapping[str, str]) -> None:
+    """Count a redelivery on its row. Raises the error being handled when no such row exists: it was another one."""
+    if not JournalEntry.objects.filter(**key).update(duplicates=F("duplicates") + 1):
+        raise
+
+
+def _event_key(event_id: str) -> str:
+    """``event_id`` as a message id: storable, and no longer than the column, yet distinct."""
+    clean = storable(event_id)
+    if len(clean) <= MAX_ID_CHARS:
+        return clean
+    return clean[: MAX_ID_CHARS - 17] + "~" + hashlib.sha256(clean.encode()).hexdigest()[:16]
+
+
+def _withdraw_held_reply(entry: JournalEntry, *, actor: Actor) -> None:
+    """A new answer takes the place of the one that waits for review.
+
+    Raises:
+        Conflict: that one answers other messages too.
+    """
+    others = JournalEntry.objects.filter(turn=entry.turn_id, state=EntryState.HELD).exclude(pk=entry.pk).count()
+    if others:
+        raise Conflict(
+            f"The held reply answers {others} other message{'s' if others > 1 else ''} too; "
+            "decide about it first: outbox list --state held"
+        )
+    OutboxMessage.objects.filter(turn=entry.turn_id, state=OutboxState.HELD).update(
+        state=OutboxState.DEAD, error=f"Withdrawn: {actor.name} replayed the message.", requested_by=actor.name
+    )
 
 
 def _raw(raw: Mapping[str, Any], *, max_bytes: int) -> object | None:

@@ -29,19 +29,14 @@ def for_message(*, message: InboundMessage, contact: Contact, now: datetime) -> 
             defaults={**fields, "scope": SessionScope.PER_USER, "contact": contact},
         )
         return session
-    # Found by its chat, not by its id: the id keeps the chat's first name when the platform moves the chat.
+    # Found by its chat first: the id keeps the chat's first name when the platform moves the chat. Then by its id: what
+    # was written before the move may be delivered after it.
+    chat = {"account": message.account, "channel_id": message.channel_id, "thread_id": message.thread_id}
+    if moved := BotSession.objects.filter(**chat, scope=SessionScope.PER_CHAT).first():
+        return moved
     session, _ = BotSession.objects.get_or_create(
-        account=message.account,
-        channel_id=message.channel_id,
-        thread_id=message.thread_id,
-        scope=SessionScope.PER_CHAT,
-        defaults={
-            **fields,
-            "session_id": keys.group_session_id(
-                message.platform, message.account, message.channel_id, message.thread_id
-            ),
-            "chat_name": message.chat_name,
-        },
+        session_id=keys.group_session_id(message.platform, **chat),
+        defaults={**fields, **chat, "scope": SessionScope.PER_CHAT, "chat_name": message.chat_name},
     )
     return session
 
