@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_later_messages_wait_only_where_an_unknown_one_is_decided_without_staff(
     finish(claim_one(), ("one", "two"))
     (claimed,) = claim_sends()
     outbox.mark_unknown(outbox_id=claimed.message.outbox_id, worker_id=WORKER, error="cut", now=NOW)
-    waiting = {
+    waiting: dict[str, Any] = {
         "worker_id": WORKER, "accounts": [ACCOUNT], "limit": 9, "lease": timedelta(seconds=30),
         "late_after": timedelta(hours=6), "now": NOW,
     }  # fmt: skip
