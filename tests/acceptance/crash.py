@@ -16,9 +16,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+
+import psycopg
 
 from tests.acceptance.home import Home, Process
 from tests.fakes.telegram import TOKEN, TelegramServer
@@ -195,16 +199,20 @@ async def _main(options: argparse.Namespace, home: Home) -> Score:
         return await harness.run(options.step or list(STEPS), options.rounds)
 
 
-def _database_url(kind: str) -> str:
+@contextmanager
+def _database(kind: str) -> Iterator[str]:
+    """The URL of an empty database; "" is SQLite in the data folder."""
     if kind == "sqlite":
-        return ""
-    import psycopg
-
+        yield ""
+        return
     url = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
     name = f"praisonweb_crash_{secrets.token_hex(4)}"
     with psycopg.connect(url, autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}")
-    return url.rpartition("/")[0] + f"/{name}"
+        try:
+            yield f"{url.rpartition('/')[0]}/{name}"
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def main() -> int:
@@ -214,8 +222,8 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     options = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="praisonweb-crash-") as folder:
-        home = Home(Path(folder), database_url=_database_url(options.database))
+    with tempfile.TemporaryDirectory(prefix="praisonweb-crash-") as folder, _database(options.database) as url:
+        home = Home(Path(folder), database_url=url)
         os.environ.update(home.env, DJANGO_SETTINGS_MODULE="praisonweb.settings")
         import django
 
