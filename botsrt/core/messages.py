@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from botsrt.core.errors import UnreadableUpdate
+from botsrt.core.errors import InvalidInput, UnreadableUpdate
 from botsrt.core.states import ChatType, EventKind
 from botsrt.core.text import storable, storable_json
 
@@ -19,6 +19,10 @@ MAX_ID_CHARS = 200
 
 #: Longest shown name of a person, chat or file, in characters. Longer names are cut, never refused.
 MAX_NAME_CHARS = 300
+
+
+#: Longest data of a button. Source: Telegram InlineKeyboardButton.callback_data, the shortest of the platforms'.
+MAX_BUTTON_DATA_BYTES = 64
 
 
 def _checked_id(name: str, value: str, *, may_be_empty: bool = False) -> str:
@@ -137,6 +141,20 @@ def _known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Button:
+    """A button below a message. Pressed, it comes back as an inbound event of kind ``callback`` with ``data`` as text."""
+
+    label: str
+    data: str  # at most MAX_BUTTON_DATA_BYTES in UTF-8
+
+    def __post_init__(self) -> None:
+        if not self.label.strip():
+            raise InvalidInput("button", "its label is empty.")
+        if not 1 <= len(self.data.encode()) <= MAX_BUTTON_DATA_BYTES:
+            raise InvalidInput("button", f"data: 1 to {MAX_BUTTON_DATA_BYTES} bytes are possible.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundMessage:
     """One part of an outgoing message, as an adapter gets it. It fits the platform's limit already."""
 
@@ -146,6 +164,7 @@ class OutboundMessage:
     route: Route
     text: str
     attempt: int  # 1 for the first call
+    buttons: tuple[Button, ...] = ()  # shown in one row, where ``capabilities.has_buttons``; elsewhere left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

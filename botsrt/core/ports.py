@@ -29,6 +29,7 @@ class Capabilities:
     has_typing: bool = False
     has_webhook: bool = False
     has_groups: bool = False
+    has_buttons: bool = False  # shows ``OutboundMessage.buttons``, and sends a press as an event of kind ``callback``
     max_concurrent_sends: int = 8  # calls at a time for one bot
 
 
