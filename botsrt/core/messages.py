@@ -142,7 +142,7 @@ def _known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Button:
-    """A button below a message. Pressed, it comes back as an inbound event of kind ``callback`` with ``data`` as text."""
+    """A button below a message. Pressed, it comes back as an inbound event of kind ``callback``, its data as text."""
 
     label: str
     data: str  # at most MAX_BUTTON_DATA_BYTES in UTF-8
