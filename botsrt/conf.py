@@ -9,10 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 from django.conf import settings
+
+from botsrt.core.pairing_codes import Terms
 
 #: The largest number of any setting. No limit is meant by it; it keeps times within what a calendar can hold.
 _MOST = 1_000_000_000
@@ -55,6 +58,18 @@ class RuntimeConfig:
     max_raw_bytes: int = _option(262_144, "Largest platform update kept in raw beside the message.", least=0)
     max_webhook_bytes: int = _option(1_048_576, "Largest webhook body; larger ones are refused with 413.", least=1024)
     max_batch: int = _option(256, "Calls that share one commit at most.", least=1, most=10_000)
+    # Pairing and identity
+    pairing_seconds: float = _option(3_600.0, "How long a pairing code is valid (60 min).", least=1)
+    pairing_resend_seconds: float = _option(600.0, "The code is not sent again earlier (10 min).", least=0)
+    max_waiting_pairings: int = _option(50, "Requests that may wait for one bot; more are turned away.", least=1)
+    pairing_refused_seconds: float = _option(86_400.0, "A refused contact cannot ask again earlier (24 h).", least=0)
+    max_wrong_codes: int = _option(5, "Wrong codes within a minute that lock who types them.", least=1)
+    code_lock_seconds: float = _option(300.0, "How long somebody who guessed is locked out (5 min).", least=1)
+    identity_resolver: str = _option(
+        "database",
+        "Who knows which contacts are one person: database, file, memory, or the dotted path of a class.",
+        least=1,
+    )
     # Where adapters and agents are found
     adapter_packages: tuple[str, ...] = _option(
         ("botsrt.adapters",), "Packages searched for platforms, comma-separated.", least=1
@@ -74,6 +89,17 @@ class RuntimeConfig:
         "Put before a message whose first sending is unsure.",
         most=200,
     )
+
+    @property
+    def pairing_terms(self) -> Terms:
+        return Terms(
+            valid_for=timedelta(seconds=self.pairing_seconds),
+            resend_after=timedelta(seconds=self.pairing_resend_seconds),
+            max_waiting=self.max_waiting_pairings,
+            refused_for=timedelta(seconds=self.pairing_refused_seconds),
+            max_wrong_codes=self.max_wrong_codes,
+            locked_for=timedelta(seconds=self.code_lock_seconds),
+        )
 
 
 class ConfigError(ValueError):

@@ -1,7 +1,7 @@
-"""May this contact talk to this bot here? One pure decision, with a reason code for every drop.
+"""May this contact talk to this bot here? One pure decision, with a reason code for each.
 
 The order is fixed: blocked → group rules → allowed list → paired → policy. Deny by default; an empty list allows
-nobody.
+nobody; pairing happens in direct messages only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from botsrt.core.states import ChatType, EventKind, GroupRespond, UnknownUserPolicy
+from botsrt.core.states import ChatType, EventKind, GroupRespond, Standing, UnknownUserPolicy
+
+
+class Verdict(StrEnum):
+    ALLOW = "allow"
+    DROP = "drop"  # no answer, silently
+    PAIR = "pair"  # no answer, but the contact may ask for access
 
 
 class Reason(StrEnum):
@@ -21,10 +27,30 @@ class Reason(StrEnum):
     NOT_ADDRESSED = "not_addressed"
     OBSERVE_ONLY = "observe_only"
     ON_ALLOWED_LIST = "on_allowed_list"
+    PAIRED = "paired"
     POLICY_ALLOW = "policy_allow"
     POLICY_DENY = "policy_deny"
     PAIRING_IN_DIRECT_ONLY = "pairing_in_direct_only"
     PAIRING_REQUIRED = "pairing_required"
+    PAIRING_WAITING = "pairing_waiting"
+    PAIRING_REFUSED = "pairing_refused"
+
+
+#: What each reason means, for people.
+MEANINGS = {
+    Reason.BLOCKED: "Staff blocked this contact.",
+    Reason.EDIT_IGNORED: "This bot does not answer edited messages.",
+    Reason.NOT_ADDRESSED: "The message in the group is not addressed to the bot.",
+    Reason.OBSERVE_ONLY: "In groups this bot reads along and never answers.",
+    Reason.ON_ALLOWED_LIST: "The bot's allowed users or owners name this contact.",
+    Reason.PAIRED: "Staff approved this contact for this bot.",
+    Reason.POLICY_ALLOW: "This bot answers everybody.",
+    Reason.POLICY_DENY: "This bot answers only contacts that it knows.",
+    Reason.PAIRING_IN_DIRECT_ONLY: "The contact is unknown and can ask for access in a direct message only.",
+    Reason.PAIRING_REQUIRED: "The contact is unknown: the next direct message asks staff for access.",
+    Reason.PAIRING_WAITING: "The contact has asked for access; staff have not decided yet.",
+    Reason.PAIRING_REFUSED: "Staff refused or withdrew this contact's access, and it is too early to ask again.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +68,9 @@ class Asker:
     """Who writes, where and how."""
 
     user_id: str
+    known_as: Collection[str] = ()  # other ids of the same contact, declared by staff
     is_blocked: bool = False
+    standing: Standing = Standing.UNKNOWN
     chat_type: ChatType = ChatType.DIRECT
     kind: EventKind = EventKind.MESSAGE
     is_mentioned: bool = False
@@ -51,32 +79,58 @@ class Asker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    is_allowed: bool
+    verdict: Verdict
     reason: Reason
+
+    @property
+    def is_allowed(self) -> bool:
+        return self.verdict is Verdict.ALLOW
+
+    @property
+    def meaning(self) -> str:
+        return MEANINGS[self.reason]
 
 
 def decide(asker: Asker, rules: Rules) -> Decision:
-    """Allow or drop, and why."""
+    """Allow, drop or pair, and why."""
     if asker.is_blocked:
         return _drop(Reason.BLOCKED)
     if asker.kind == EventKind.EDIT and not rules.answers_edits:
         return _drop(Reason.EDIT_IGNORED)
     if asker.chat_type == ChatType.GROUP and (reason := _group_reason(asker, rules)):
         return _drop(reason)
-    if asker.user_id in rules.allowed_user_ids:
-        return Decision(is_allowed=True, reason=Reason.ON_ALLOWED_LIST)
+    if not {asker.user_id, *asker.known_as}.isdisjoint(rules.allowed_user_ids):
+        return _allow(Reason.ON_ALLOWED_LIST)
+    if asker.standing == Standing.PAIRED:
+        return _allow(Reason.PAIRED)
     match rules.policy:
         case UnknownUserPolicy.ALLOW:
-            return Decision(is_allowed=True, reason=Reason.POLICY_ALLOW)
+            return _allow(Reason.POLICY_ALLOW)
         case UnknownUserPolicy.DENY:
             return _drop(Reason.POLICY_DENY)
         case UnknownUserPolicy.PAIR:
-            is_direct = asker.chat_type == ChatType.DIRECT
-            return _drop(Reason.PAIRING_REQUIRED if is_direct else Reason.PAIRING_IN_DIRECT_ONLY)
+            return _pair(asker)
+
+
+def _pair(asker: Asker) -> Decision:
+    """What an unknown contact of a bot that pairs may do."""
+    if asker.chat_type != ChatType.DIRECT:
+        return _drop(Reason.PAIRING_IN_DIRECT_ONLY)
+    match asker.standing:
+        case Standing.REFUSED:
+            return _drop(Reason.PAIRING_REFUSED)
+        case Standing.WAITING:
+            return Decision(verdict=Verdict.PAIR, reason=Reason.PAIRING_WAITING)
+        case _:
+            return Decision(verdict=Verdict.PAIR, reason=Reason.PAIRING_REQUIRED)
+
+
+def _allow(reason: Reason) -> Decision:
+    return Decision(verdict=Verdict.ALLOW, reason=reason)
 
 
 def _drop(reason: Reason) -> Decision:
-    return Decision(is_allowed=False, reason=reason)
+    return Decision(verdict=Verdict.DROP, reason=reason)
 
 
 def _group_reason(asker: Asker, rules: Rules) -> Reason | None:

@@ -39,6 +39,10 @@ class Conflict(BotsError):
     """Somebody else was first. Says who did what, and when."""
 
 
+class TooManyAttempts(BotsError):
+    """Somebody guesses. Says until when they are locked out."""
+
+
 class ConfigurationError(BotsError):
     """The settings of a bot or an agent cannot work. Says which setting, and what to write instead."""
 

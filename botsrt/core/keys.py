@@ -23,6 +23,20 @@ def group_session_id(platform: str, account: str, channel_id: str, thread_id: st
     return f"{base}:{thread_id}" if thread_id else base
 
 
+def person_lane(unified_user_id: str) -> str:
+    """The lane of a linked contact's direct messages. No session id looks like it."""
+    return f"person:{unified_user_id}"
+
+
+def is_person_lane(lane: str) -> bool:
+    return lane.startswith("person:")
+
+
+def unified_user_id(lane: str) -> str:
+    """Who a lane of direct messages belongs to: the person, or the session id of an unlinked contact."""
+    return lane.removeprefix("person:")
+
+
 def group_name(account: str, channel_id: str) -> str:
     """The channel-layer group of one web chat. Hashed, because a group's name takes 99 characters of a small alphabet.
 

@@ -1,5 +1,7 @@
 """Every state a row can be in. Models mirror these as choices; nothing else spells a state as a string."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 
 
@@ -136,6 +138,53 @@ class HistoryKind(StrEnum):
     STAFF = "staff"
     NOTE = "note"  # internal to staff; never reaches an agent or a platform
     DIVIDER = "divider"
+    COMMAND = "command"  # a command of the chat and its answer; no part of what is talked about
+
+    @classmethod
+    def for_agents(cls) -> tuple[HistoryKind, ...]:
+        """What an agent may see. The rest is for staff."""
+        return cls.CHAT, cls.MIRROR, cls.STAFF
+
+
+class PairingPurpose(StrEnum):
+    """What a request asks for."""
+
+    ACCESS = "access"  # may this contact talk to this bot?
+    LINK = "link"  # is this contact the same human as another one?
+
+
+class PairingState(StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DENIED = "denied"
+    BLOCKED = "blocked"  # denied, and the contact is blocked
+    REVOKED = "revoked"  # approved once, and taken back
+    EXPIRED = "expired"  # nobody decided while its code was valid
+
+
+class Proof(StrEnum):
+    """What stands behind an approval or a link, strongest first."""
+
+    CODE = "code"  # the human gave back a code that only they had seen
+    LINK = "link"  # access of a contact that proved to be the same human as one who had it
+    STAFF = "staff"  # somebody of the staff says so
+    IMPORT = "import"  # it came from a file, or from a program
+
+
+class Standing(StrEnum):
+    """What staff decided about a contact and a bot, as far as access goes."""
+
+    UNKNOWN = "unknown"  # has never asked, or long ago
+    WAITING = "waiting"
+    PAIRED = "paired"
+    REFUSED = "refused"  # denied or revoked, not long ago
+
+
+class LinkConfirmation(StrEnum):
+    """Who confirms that two contacts are one human, after a code proved it."""
+
+    STAFF = "staff"
+    AUTO = "auto"
 
 
 class UnknownUserPolicy(StrEnum):

@@ -3,9 +3,10 @@
 from botsrt.models.audit import AuditEvent
 from botsrt.models.bots import AdapterState, AgentProfile, Bot
 from botsrt.models.dlq import DLQItem
-from botsrt.models.identity import Contact
+from botsrt.models.identity import Contact, IdentityLink, Person, PersonMerge
 from botsrt.models.journal import JournalEntry
 from botsrt.models.outbox import OutboxMessage
+from botsrt.models.pairing import Pairing, WrongCodes
 from botsrt.models.sessions import BotSession, HistoryMessage
 from botsrt.models.turns import Turn
 from botsrt.models.workers import Worker
@@ -19,8 +20,13 @@ __all__ = [
     "Contact",
     "DLQItem",
     "HistoryMessage",
+    "IdentityLink",
     "JournalEntry",
     "OutboxMessage",
+    "Pairing",
+    "Person",
+    "PersonMerge",
     "Turn",
     "Worker",
+    "WrongCodes",
 ]

@@ -33,6 +33,11 @@ def session_id_field(**options: Any) -> models.CharField[str, str]:
     return models.CharField(max_length=600, **options)
 
 
+def actor_field(**options: Any) -> models.CharField[str, str]:
+    """Who did something: ``core.actors.Actor.name``."""
+    return models.CharField(max_length=150, **options)
+
+
 def state_field(states: type[StrEnum], **options: Any) -> models.CharField[str, str]:
     """One of ``states``; the database refuses anything else only through the services, which know no other words."""
     return models.CharField(max_length=20, choices=[(state.value, state.value) for state in states], **options)

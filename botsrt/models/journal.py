@@ -28,8 +28,11 @@ class JournalEntry(models.Model):
     thread_id = id_field(blank=True, default="")
     chat_type = state_field(ChatType)
     kind = state_field(EventKind)
-    lane = session_id_field(blank=True)
+    lane = session_id_field(blank=True)  # its session's, as it was when the entry was last looked at
     session = models.ForeignKey(BotSession, on_delete=models.PROTECT, null=True, related_name="entries")
+    command = models.CharField(
+        max_length=20, blank=True, default=""
+    )  # the runtime answers it: core.commands, or "button"
     contact = models.ForeignKey(Contact, on_delete=models.PROTECT, null=True, related_name="entries")
     payload = models.JSONField()  # core.messages.InboundMessage.to_payload
     raw = models.JSONField(null=True)  # the platform's own update; null: too large, or already removed

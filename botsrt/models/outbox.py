@@ -8,6 +8,7 @@ from django.db.models import Q
 from botsrt.core.states import OutboxSource, OutboxState
 from botsrt.models.fields import account_field, id_field, platform_field, state_field
 from botsrt.models.journal import JournalEntry
+from botsrt.models.pairing import Pairing
 from botsrt.models.sessions import BotSession
 from botsrt.models.turns import Turn
 
@@ -30,6 +31,10 @@ class OutboxMessage(models.Model):
     source = state_field(OutboxSource)
     requested_by = models.CharField(max_length=150, blank=True, default="")
     text = models.TextField()
+    buttons = models.JSONField(default=list)  # core.messages.Button as {"label": …, "data": …}
+    pairing = models.ForeignKey(
+        Pairing, on_delete=models.SET_NULL, null=True, related_name="outbox"
+    )  # whose code it shows
 
     state = state_field(OutboxState, default=OutboxState.PENDING)
     is_resend = models.BooleanField(default=False)  # an earlier sending may have arrived: the text is labelled

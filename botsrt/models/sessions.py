@@ -13,6 +13,9 @@ class BotSession(models.Model):
     """The stored conversation of one contact, or of one group chat (or thread) with one bot."""
 
     session_id = session_id_field(unique=True)
+    lane = (
+        session_id_field()
+    )  # core.keys.person_lane of a linked contact, else the session id; of a group its id always
     platform = platform_field()
     account = account_field()
     scope = state_field(SessionScope)
@@ -35,7 +38,10 @@ class BotSession(models.Model):
                 name="session_chat",
             ),
         ]
-        indexes = [models.Index(fields=["last_activity_at"], name="session_activity")]
+        indexes = [
+            models.Index(fields=["last_activity_at"], name="session_activity"),
+            models.Index(fields=["lane"], name="session_lane"),
+        ]
 
     def __str__(self) -> str:
         return self.session_id
@@ -60,6 +66,7 @@ class HistoryMessage(models.Model):
     route = models.JSONField(default=dict)
     source = models.CharField(max_length=60, blank=True, default="")
     metadata = models.JSONField(default=dict)
+    mirror_key = models.CharField(max_length=200, null=True, unique=True)  # noqa: DJ001  null: not a mirror
     created_at = models.DateTimeField()  # when it was written, by the platform's clock where it tells
 
     class Meta:

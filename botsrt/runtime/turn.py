@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -13,8 +13,8 @@ from django.utils import timezone
 from botsrt import conf
 from botsrt.adapters import registry
 from botsrt.conf import RuntimeConfig
-from botsrt.core import access, backoff
-from botsrt.core.access import Asker
+from botsrt.core import access, backoff, keys
+from botsrt.core.access import Asker, Decision, Verdict
 from botsrt.core.chunking import chunk, length
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
 from botsrt.core.errors import (
@@ -27,11 +27,11 @@ from botsrt.core.errors import (
 )
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import AgentReply, AgentRequest
-from botsrt.core.states import ChatType
+from botsrt.core.states import ChatType, Standing
 from botsrt.core.text import one_line
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
-from botsrt.services import turns
+from botsrt.services import reception, turns
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Materials, Result
@@ -50,11 +50,15 @@ async def run(
 ) -> None:
     """Run one claimed turn to its end. Cancelled, it hands its entries back."""
     try:
-        materials = await database.call(turns.materials, turn=turn, max_history=config.max_history)
+        materials = await _materials(turn, database=database, config=config)
         if materials.bot is None:
             await _give_back(turn, database, after=_UNAVAILABLE_WAIT)
             return
-        dropped = gate(turn, materials.bot)
+        decisions = gate(turn, materials, materials.bot)
+        if at_reception := _reception(turn, materials.bot, decisions, config):
+            await _conclude(turn, at_reception, database=database)
+            return
+        dropped = {entry_id: _code(decision) for entry_id, decision in decisions.items() if not decision.is_allowed}
         entries = [entry for entry in turn.entries if entry.id not in dropped]
         if not entries:
             await _finish(turn, Result(dropped=dropped), database=database, config=config)
@@ -81,26 +85,59 @@ async def run(
         await _fail(turn, Failure.of(error), database=database, config=config)
 
 
-def gate(turn: ClaimedTurn, bot: BotView) -> dict[int, str]:
-    """The entries that get no answer, with the reason code. Nothing expensive happens before this."""
-    dropped = {}
-    for entry in turn.entries:
-        decision = access.decide(_asker(entry), bot.rules)
-        if not decision.is_allowed:
-            dropped[entry.id] = decision.reason.value
-    return dropped
+async def _materials(turn: ClaimedTurn, *, database: Database, config: RuntimeConfig) -> Materials:
+    return await database.call(
+        turns.materials,
+        turn=turn,
+        max_history=config.max_history,
+        refused_for=config.pairing_terms.refused_for,
+        now=timezone.now(),
+    )
 
 
-def _asker(entry: ClaimedEntry) -> Asker:
+def gate(turn: ClaimedTurn, materials: Materials, bot: BotView) -> dict[int, Decision]:
+    """What may become of each entry. Nothing expensive happens before this."""
+    return {entry.id: access.decide(_asker(entry, materials), bot.rules) for entry in turn.entries}
+
+
+def _asker(entry: ClaimedEntry, materials: Materials) -> Asker:
     message = entry.message
     return Asker(
         user_id=message.sender.user_id,
+        known_as=entry.known_as,
         is_blocked=entry.is_from_blocked,
+        standing=materials.standings.get(entry.root_id, Standing.UNKNOWN),
         chat_type=message.chat_type,
         kind=message.kind,
         is_mentioned=message.is_mentioned,
         is_command=message.text.startswith("/"),
     )
+
+
+def _code(decision: Decision) -> str:
+    return decision.reason.value
+
+
+def _reception(
+    turn: ClaimedTurn, bot: BotView, decisions: Mapping[int, Decision], config: RuntimeConfig
+) -> Callable[[datetime], bool] | None:
+    """What ends the turn without an agent, if anything does: a command, a press, or a stranger who asks for access."""
+    terms = config.pairing_terms
+    first = turn.entries[0]
+    decision = decisions[first.id]
+    is_open = decision.verdict is Verdict.PAIR and reception.is_open_to_strangers(first)
+    if first.command and (decision.is_allowed or is_open):
+        return lambda now: reception.answer(turn=turn, bot=bot, decision=decision, terms=terms, now=now)
+    if any(decision.verdict is Verdict.PAIR for decision in decisions.values()):
+        reasons = {entry_id: _code(decision) for entry_id, decision in decisions.items()}
+        return lambda now: reception.ask(turn=turn, bot=bot, reasons=reasons, terms=terms, now=now)
+    return None
+
+
+async def _conclude(turn: ClaimedTurn, act: Callable[[datetime], bool], *, database: Database) -> None:
+    now = timezone.now()
+    if not await _commit(database, act, now=now):
+        await _give_back(turn, database, after=timedelta())
 
 
 async def _answer(
@@ -157,7 +194,9 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
             thread_id=last.thread_id,
             user_id=last.sender.user_id,
             user_name=one_line(last.sender.display_name or last.sender.user_name),
-            unified_user_id=turn.lane,
+            unified_user_id=materials.persons.get(
+                entries[-1].root_id, keys.direct_session_id(turn.platform, last.sender.user_id)
+            ),
         ),
         session_id=turn.session_id,
         turn_id=str(turn.id),
@@ -238,7 +277,7 @@ async def dry_run(entry_id: int) -> AgentReply:
     agents = AgentPool()
     try:
         turn = await bridge.call(turns.rehearsal, entry_id=entry_id)
-        materials = await bridge.call(turns.materials, turn=turn, max_history=config.max_history)
+        materials = await _materials(turn, database=bridge, config=config)
         if materials.bot is None:
             raise NotFound(f"There is no bot {turn.account} any more.")
         request = make_request(turn, turn.entries, materials)

@@ -17,13 +17,23 @@ from botsrt.core.actors import Actor
 from botsrt.core.credentials import Vault
 from botsrt.core.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from botsrt.core.ports import AgentConfig, BotConfig, Option
-from botsrt.core.states import AdapterStatus, GroupRespond, UnknownSendPolicy, UnknownUserPolicy
+from botsrt.core.states import AdapterStatus, GroupRespond, LinkConfirmation, UnknownSendPolicy, UnknownUserPolicy
 from botsrt.models import AdapterState, AgentProfile, Bot, JournalEntry
 from botsrt.services import audit, nudge
 
 #: Settings that every bot has, whatever its platform.
 COMMON_SETTINGS = (
     Option(name="allowed_users", help="Platform user ids that may always write, comma-separated."),
+    Option(
+        name="owners",
+        help="Platform user ids of the bot's owners, comma-separated: they may write, and decide about pairings.",
+    ),
+    Option(
+        name="link",
+        help="Who confirms that two contacts are one person, after a code proved it.",
+        default=LinkConfirmation.STAFF,
+        choices=tuple(LinkConfirmation),
+    ),
     Option(
         name="group_respond",
         help="What the bot answers in groups.",
@@ -61,6 +71,8 @@ class BotView:
     platform: str
     version: int
     rules: access.Rules
+    owners: frozenset[str]  # user ids on the bot's platform
+    link: LinkConfirmation
     unknown_sends: UnknownSendPolicy
     agent: AgentConfig
 
@@ -172,8 +184,6 @@ def _apply(bot: Bot, *, shape: Shape, changes: Changes) -> None:
         bot.agent = _agent(changes.agent)
     if changes.policy is not None:
         bot.policy = _one_of("policy", changes.policy, [policy.value for policy in UnknownUserPolicy])
-        if bot.policy == UnknownUserPolicy.PAIR:
-            raise InvalidInput("policy", "pair is not available yet; use allow or deny.")
     if changes.is_enabled is not None:
         bot.is_enabled = changes.is_enabled
     bot.settings = _merged("setting", bot.settings, changes.settings, [*COMMON_SETTINGS, *shape.settings])
@@ -337,17 +347,19 @@ def _view(bot: Bot) -> BotView:
         default = next(option.default for option in COMMON_SETTINGS if option.name == name)
         return str(bot.settings.get(name) or default)
 
-    allowed = (user_id.strip() for user_id in setting("allowed_users").split(","))
+    owners = _names(setting("owners"))
     return BotView(
         account=bot.account,
         platform=bot.platform,
         version=bot.version,
         rules=access.Rules(
             policy=UnknownUserPolicy(bot.policy),
-            allowed_user_ids=frozenset(user_id for user_id in allowed if user_id),
+            allowed_user_ids=_names(setting("allowed_users")) | owners,
             group_respond=GroupRespond(setting("group_respond")),
             answers_edits=setting("edits") == "answer",
         ),
+        owners=owners,
+        link=LinkConfirmation(setting("link")),
         unknown_sends=UnknownSendPolicy(setting("unknown_sends")),
         agent=AgentConfig(
             name=bot.agent.name,
@@ -357,6 +369,10 @@ def _view(bot: Bot) -> BotView:
             settings=dict(bot.agent.settings),
         ),
     )
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def adapter_config(*, account: str) -> BotConfig:

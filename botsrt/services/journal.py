@@ -11,13 +11,14 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
+from botsrt.core import commands
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound, UnreadableUpdate
 from botsrt.core.messages import MAX_ID_CHARS, InboundMessage
 from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, OutboxState, Outcome, RunMode, Trigger
 from botsrt.core.text import storable, storable_json
 from botsrt.models import JournalEntry, OutboxMessage
-from botsrt.services import audit, dlq, entries, identity, nudge, sessions
+from botsrt.services import audit, codes, dlq, entries, identity, nudge, sessions
 from botsrt.services.dlq import Failure
 
 
@@ -38,16 +39,18 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
         with transaction.atomic():  # a redelivery undoes what the message would have changed of contact and session
             contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
             session = sessions.for_message(message=message, contact=contact, now=now)
+            words = codes.without_codes(message.text, contact_id=contact.pk)
             entry = JournalEntry.objects.create(
                 **key,
                 thread_id=message.thread_id,
                 chat_type=message.chat_type,
                 kind=message.kind,
-                lane=session.session_id,
+                lane=session.lane,
                 session=session,
+                command=_command(message),
                 contact=contact,
-                payload=message.to_payload(),
-                raw=_raw(message.raw, max_bytes=max_raw_bytes),
+                payload={**message.to_payload(), "text": words.text, "sealed_code": words.sealed},
+                raw=None if words.had_code else _raw(message.raw, max_bytes=max_raw_bytes),
                 available_at=now,
                 received_at=now,
             )
@@ -128,6 +131,14 @@ def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: date
             after={"state": EntryState.PENDING, "mode": mode},
             now=now,
         )
+
+
+def _command(message: InboundMessage) -> str:
+    """What the runtime answers itself, and alone: the name of a command of the chat, or "button"."""
+    if message.kind == EventKind.CALLBACK and commands.parse_press(message.text):
+        return "button"
+    command = commands.parse(message.text) if message.kind == EventKind.MESSAGE else None
+    return command.name if command else ""
 
 
 def _count_duplicate(key: Mapping[str, str]) -> None:

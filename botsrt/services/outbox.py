@@ -17,10 +17,10 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from botsrt.core import backoff, redact
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
-from botsrt.core.messages import OutboundMessage, Route, SendReceipt
+from botsrt.core.messages import Button, OutboundMessage, Route, SendReceipt
 from botsrt.core.states import EntryState, OutboxState, Outcome
 from botsrt.models import Contact, JournalEntry, OutboxMessage
-from botsrt.services import audit, nudge, sessions
+from botsrt.services import audit, codes, nudge, sessions
 
 #: What staff can say about a message whose fate is open.
 RESOLUTIONS = ("arrived", "again", "drop")
@@ -35,7 +35,7 @@ _MAX_RETRY_SECONDS = 300.0
 class ClaimedSend:
     """One message that this worker may hand to the platform, until the lease runs out."""
 
-    message: OutboundMessage  # the text as it is stored
+    message: OutboundMessage  # the text as it is stored, with the pairing code in it
     platform: str
     is_resend: bool
 
@@ -81,7 +81,7 @@ def claim(
             state=OutboxState.SENDING, worker_id=worker_id, lease_expires_at=now + lease
         )
         mine = OutboxMessage.objects.filter(id__in=ids, state=OutboxState.SENDING, worker_id=worker_id)
-        return [_as_claimed(row) for row in mine.order_by("id")]
+        return [_as_claimed(row) for row in mine.select_related("pairing").order_by("id")]
 
 
 def _is_fresh(oldest: datetime) -> Q:
@@ -96,8 +96,9 @@ def _as_claimed(row: OutboxMessage) -> ClaimedSend:
             idempotency_key=row.idempotency_key,
             account=row.account,
             route=Route(channel_id=row.channel_id, thread_id=row.thread_id, reply_to=row.reply_to),
-            text=row.text,
+            text=codes.written_in(row.text, row.pairing) if row.pairing else row.text,
             attempt=row.attempts + 1,
+            buttons=tuple(Button(**button) for button in row.buttons),
         ),
         platform=row.platform,
         is_resend=row.is_resend,
@@ -236,7 +237,7 @@ def hold_late(*, late_after: timedelta, now: datetime) -> int:
 def unknown(*, accounts: Collection[str], limit: int, now: datetime) -> list[ClaimedSend]:
     """Messages of ``accounts`` whose fate is open and due to be looked into."""
     rows = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
-    return [_as_claimed(row) for row in rows.order_by("id")[:limit]]
+    return [_as_claimed(row) for row in rows.select_related("pairing").order_by("id")[:limit]]
 
 
 def resend(*, outbox_id: int, is_labelled: bool, now: datetime) -> bool:

@@ -1,20 +1,28 @@
-"""Conversations: found or made for a message, read for a turn."""
+"""Conversations: found or made for a message, read for a turn, begun anew.
+
+Linked contacts have one conversation: the sessions of one lane are read together, each stays where it is.
+"""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
+from django.db.models import Subquery
 
 from botsrt.core import keys
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import HistoryItem
 from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope
 from botsrt.core.text import one_line
-from botsrt.models import BotSession, Contact, HistoryMessage, OutboxMessage
+from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage
+from botsrt.services import identity, lanes
 
-#: History that an agent may see. Notes and dividers are for staff.
-_FOR_AGENTS = (HistoryKind.CHAT, HistoryKind.MIRROR, HistoryKind.STAFF)
+#: After everything that the turn itself wrote.
+_DIVIDER_ORDINAL = 1_000
 
 
 def for_message(*, message: InboundMessage, contact: Contact, now: datetime) -> BotSession:
@@ -24,20 +32,42 @@ def for_message(*, message: InboundMessage, contact: Contact, now: datetime) -> 
     """
     fields = {"platform": message.platform, "account": message.account, "created_at": now, "last_activity_at": now}
     if message.chat_type == ChatType.DIRECT:
-        session, _ = BotSession.objects.get_or_create(
-            session_id=keys.direct_session_id(message.platform, message.sender.user_id),
-            defaults={**fields, "scope": SessionScope.PER_USER, "contact": contact},
-        )
-        return session
+        return _direct(message=message, contact=contact, fields=fields, now=now)
     # Found by its chat first: the id keeps the chat's first name when the platform moves the chat. Then by its id: what
     # was written before the move may be delivered after it.
     chat = {"account": message.account, "channel_id": message.channel_id, "thread_id": message.thread_id}
     if moved := BotSession.objects.filter(**chat, scope=SessionScope.PER_CHAT).first():
         return moved
+    session_id = keys.group_session_id(message.platform, **chat)
     session, _ = BotSession.objects.get_or_create(
-        session_id=keys.group_session_id(message.platform, **chat),
-        defaults={**fields, **chat, "scope": SessionScope.PER_CHAT, "chat_name": message.chat_name},
+        session_id=session_id,
+        defaults={
+            **fields,
+            **chat,
+            "scope": SessionScope.PER_CHAT,
+            "lane": session_id,
+            "chat_name": message.chat_name,
+        },
     )
+    return session
+
+
+def _direct(*, message: InboundMessage, contact: Contact, fields: Mapping[str, Any], now: datetime) -> BotSession:
+    session_id = keys.direct_session_id(message.platform, message.sender.user_id)
+    session = BotSession.objects.filter(session_id=session_id).first()
+    if session is None:
+        session, _ = BotSession.objects.get_or_create(
+            session_id=session_id,
+            defaults={
+                **fields,
+                "scope": SessionScope.PER_USER,
+                "contact": contact,
+                "lane": identity.lane_of(contact),
+            },
+        )
+    elif identity.external() is not None and (lane := identity.lane_of(contact)) != session.lane:
+        lanes.move(contact_ids=[contact.pk], lane=lane, now=now)
+        session.lane = lane
     return session
 
 
@@ -55,16 +85,63 @@ def chat_migrated(*, account: str, old_channel_id: str, new_channel_id: str) -> 
 
 
 def history(*, session_pk: int, max_messages: int) -> tuple[HistoryItem, ...]:
-    """The latest messages that an agent may see, oldest first."""
+    """The latest messages of the session's lane that an agent may see, in the order in which they were added."""
     if not max_messages:
         return ()
-    start = BotSession.objects.values_list("context_start", flat=True).get(pk=session_pk)
-    rows = (
-        HistoryMessage.objects.filter(session=session_pk, id__gt=start, kind__in=_FOR_AGENTS)
-        .order_by("-id")
-        .values_list("role", "text", "sender_name", "session__platform")[:max_messages]
-    )
+    rows = [row for pk, start in _starts(session_pk).items() for row in _latest(pk, start, max_messages)]
+    rows.sort()
     return tuple(
         HistoryItem(role=Role(role), text=text, sender_name=one_line(name), platform=platform)
-        for role, text, name, platform in reversed(rows)
+        for _, role, text, name, platform in rows[-max_messages:]
     )
+
+
+def _latest(session_pk: int, start: int, max_messages: int) -> list[tuple[int, str, str, str, str]]:
+    """The newest rows of one session, so that reading costs the same however much was said before."""
+    rows = HistoryMessage.objects.filter(session=session_pk, id__gt=start, kind__in=HistoryKind.for_agents())
+    found = rows.order_by("-id").values_list("id", "role", "text", "sender_name", "session__platform")
+    return list(found[:max_messages])
+
+
+def _starts(session_pk: int) -> dict[int, int]:
+    """The sessions that are read together with this one → the history id after which each begins."""
+    lane = BotSession.objects.filter(pk=session_pk).values("lane")
+    together = BotSession.objects.filter(lane=Subquery(lane))  # a group's lane is its own
+    starts: dict[int, int] = {}
+    roots: dict[int, int | None] = {}
+    rows = together.values_list("pk", "lane", "context_start", "contact", "contact__alias_of")
+    for pk, its_lane, start, contact, alias_of in rows:
+        starts[pk] = start
+        if keys.is_person_lane(its_lane):
+            roots[pk] = alias_of or contact
+    if roots:
+        links = IdentityLink.objects.filter(identity.ACTIVE, contact__in=roots.values())
+        linked = dict(links.values_list("contact", "context_start"))
+        starts = {pk: max(start, linked.get(roots[pk] or 0, 0)) for pk, start in starts.items()}
+    return starts
+
+
+def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None:
+    """The conversation begins anew: the agent no longer sees what was said. Everything stays readable for staff.
+
+    What was said on other platforms is hidden only while the link lasts: ending it restores them.
+    """
+    with transaction.atomic():
+        divider = HistoryMessage.objects.create(
+            session=session,
+            turn_id=turn_id,
+            ordinal=_DIVIDER_ORDINAL,
+            role=Role.SYSTEM,
+            kind=HistoryKind.DIVIDER,
+            text="A new conversation begins.",
+            created_at=now,
+        )
+        begun = BotSession.objects.filter(pk=session.pk)
+        if session.contact is not None:
+            group = identity.ids_of(session.contact.root_id)
+            begun = BotSession.objects.filter(contact__in=group, scope=SessionScope.PER_USER)
+            together = IdentityLink.objects.filter(identity.ACTIVE, contact__sessions__lane=session.lane)
+            together.update(context_start=divider.pk)
+            if identity.external() is not None:
+                begun = BotSession.objects.filter(lane=session.lane, scope=SessionScope.PER_USER)
+        begun.update(context_start=divider.pk)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from django.db import transaction
@@ -23,20 +24,24 @@ from botsrt.core.ports import HistoryItem
 from botsrt.core.states import (
     DLQReason,
     EntryState,
+    HistoryKind,
     OutboxSource,
     OutboxState,
     Outcome,
     Role,
     RunMode,
+    Standing,
     Trigger,
     TurnState,
+    UnknownUserPolicy,
 )
 from botsrt.core.text import one_line, storable
-from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
+from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Pairing, Turn
 from botsrt.models.turns import new_turn_id
-from botsrt.services import bots, dlq, nudge, sessions
+from botsrt.services import bots, dlq, identity, notices, nudge, pairing, sessions
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
+from botsrt.services.notices import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,12 @@ class ClaimedEntry:
     received_at: datetime
     attempts: int  # failed turns so far
     deaths: int
+    contact_id: int
+    root_id: int  # the contact that access and links are about: another one where this is an alias
+    known_as: tuple[str, ...]  # the other contact's user id, if so
     is_from_blocked: bool
+    command: str  # answered by the runtime itself, alone; empty: a message for the agent
+    sealed_code: str  # of the code that /link was given; see core.pairing_codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +90,13 @@ class Result:
     parts: tuple[str, ...] = ()  # the reply, cut for the platform; none: nothing is sent
     text: str = ""  # the reply, whole
     dropped: Mapping[int, str] = field(default_factory=dict)  # entry id → why the gate dropped it: code of core.access
+    held: Mapping[int, str] = field(default_factory=dict)  # entry id → what it waits for
     agent: str = ""
     agent_version: int = 0
     usage: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    kind: HistoryKind = HistoryKind.CHAT
+    request: Pairing | None = None  # whose code is written into the reply when it leaves
 
 
 # -- claim ----
@@ -109,6 +122,8 @@ def claim(
     """
     with transaction.atomic():
         groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries_per_turn, now=now)
+        epochs = _locked_epochs(groups)
+        groups = [group for group in groups if group[0].session_id in epochs]
         if not groups:
             return []
         wanted = [
@@ -116,7 +131,7 @@ def claim(
                 id=new_turn_id(),
                 lane=group[0].lane,
                 session_id=group[0].session_id,
-                generation=group[0].epoch,
+                generation=epochs[group[0].session_id],
                 worker_id=worker_id,
                 lease_expires_at=now + lease,
                 deadline_at=now + claim_timeout,
@@ -158,7 +173,7 @@ class _Due:
     run_mode: RunMode
     requested_by: str
     request_reason: str
-    epoch: int
+    command: str
 
     @property
     def chat(self) -> tuple[str, str, str]:
@@ -179,6 +194,7 @@ _DUE_FIELDS = (
     "run_mode",
     "requested_by",
     "request_reason",
+    "command",
 )
 
 
@@ -198,31 +214,47 @@ def _due_groups(*, accounts: Collection[str] | None, limit: int, max_entries: in
     lanes = list(dict.fromkeys(first_rows))[:limit]
     by_lane: defaultdict[str, list[_Due]] = defaultdict(list)
     if lanes:
-        rows = (
-            pending.filter(lane__in=lanes)
-            .order_by("id")
-            .annotate(epoch=F("session__epoch"))
-            .values(*_DUE_FIELDS, "epoch")[: limit * max_entries]
-        )
+        rows = pending.filter(lane__in=lanes).order_by("id").values(*_DUE_FIELDS)[: limit * max_entries]
         for row in rows:
             by_lane[row["lane"]].append(_Due(**row))
     return [_group(by_lane[lane], max_entries=max_entries) for lane in lanes if by_lane[lane]]
 
 
 def _group(due: Sequence[_Due], *, max_entries: int) -> list[_Due]:
-    """What the next turn of one lane takes: its first entry, and what belongs with it."""
+    """What the next turn of one lane takes: its first entry, and what belongs with it.
+
+    A command of the chat runs alone, after what was said before it and before what was said after it.
+    """
     first = due[0]
-    if first.runs_alone:
+    if first.runs_alone or first.command:
         return [first]
-    together = [entry for entry in due if not entry.runs_alone and entry.chat == first.chat]
+    before_command = takewhile(lambda entry: not entry.command, due)
+    together = [entry for entry in before_command if not entry.runs_alone and entry.chat == first.chat]
     return together[:max_entries]
+
+
+def _locked_epochs(groups: Sequence[Sequence[_Due]]) -> dict[int, int]:
+    """Session → epoch, of the groups whose entries wait in their session's lane. The sessions stay there until commit.
+
+    An entry that was received while its session moved waits in the lane that was left; it is moved, for the next claim.
+    """
+    lanes = {group[0].session_id: group[0].lane for group in groups}
+    locked = BotSession.objects.select_for_update(no_key=True).filter(pk__in=lanes).order_by("pk")
+    epochs = {}
+    for pk, lane, epoch in locked.values_list("pk", "lane", "epoch"):
+        if lane == lanes[pk]:
+            epochs[pk] = epoch
+        else:
+            JournalEntry.objects.filter(session=pk, state=EntryState.PENDING).update(lane=lane)
+            nudge.journal()
+    return epochs
 
 
 def _claimed(turn_ids: Collection[uuid.UUID]) -> list[ClaimedTurn]:
     """The turns as they stand in the database, with their entries."""
     by_turn: defaultdict[uuid.UUID, list[JournalEntry]] = defaultdict(list)
     rows = JournalEntry.objects.filter(turn__in=turn_ids, state=EntryState.CLAIMED).order_by("id")
-    for row in rows.select_related("turn", "session", "contact").defer("raw"):
+    for row in rows.select_related("turn", "session", "contact__alias_of").defer("raw"):
         assert row.turn_id is not None
         by_turn[row.turn_id].append(row)
     return [_as_claimed(rows) for rows in by_turn.values()]
@@ -257,7 +289,7 @@ def rehearsal(*, entry_id: int) -> ClaimedTurn:
         NotFound: there is no such entry.
         InvalidInput: it was not readable when it came.
     """
-    row = JournalEntry.objects.select_related("session", "contact").filter(pk=entry_id).first()
+    row = JournalEntry.objects.select_related("session", "contact__alias_of").filter(pk=entry_id).first()
     if row is None:
         raise NotFound(f"There is no journal entry {entry_id}.")
     if row.session is None:
@@ -283,13 +315,21 @@ def _claimed_entry(row: JournalEntry) -> ClaimedEntry:
     payload = dict(row.payload)
     if row.edited_text is not None:
         payload["text"] = row.edited_text
+    contact = row.contact
+    assert contact is not None  # only what could not be read has none
+    root = contact.alias_of or contact
     return ClaimedEntry(
         id=row.pk,
         message=InboundMessage.from_payload(payload),
         received_at=row.received_at,
         attempts=row.attempts,
         deaths=row.deaths,
-        is_from_blocked=row.contact is not None and row.contact.is_blocked,
+        contact_id=contact.pk,
+        root_id=root.pk,
+        known_as=(root.platform_user_id,) if root is not contact else (),
+        is_from_blocked=contact.is_blocked or root.is_blocked,
+        command=row.command,
+        sealed_code=payload.get("sealed_code", ""),
     )
 
 
@@ -305,7 +345,7 @@ def finish(*, turn: ClaimedTurn, result: Result, late_after: timedelta, now: dat
         False when the turn is no longer running or its session moved on: nothing was changed, the result is refused.
     """
     with transaction.atomic():
-        if not _end(
+        did_end = _end(
             turn.id,
             TurnState.FINISHED,
             now=now,
@@ -313,29 +353,49 @@ def finish(*, turn: ClaimedTurn, result: Result, late_after: timedelta, now: dat
             agent=result.agent,
             agent_version=result.agent_version,
             usage=dict(result.usage),
-        ):
-            return False
-        is_late = now - min(entry.received_at for entry in turn.entries) > late_after
-        is_held = bool(result.parts) and (is_late or turn.run_mode == RunMode.HOLD)
-        state, outcome = _ending(has_reply=bool(result.parts), is_held=is_held)
-        claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
-        for entry_id, reason in result.dropped.items():
-            claimed.filter(pk=entry_id).update(
-                state=EntryState.COMPLETED, outcome=Outcome.SILENT, outcome_reason=reason, completed_at=now
-            )
-        kept = [entry for entry in turn.entries if entry.id not in result.dropped]
-        if kept:
-            claimed.update(state=state, outcome=outcome, completed_at=now)
-            HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
-            BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
-        if result.parts:
-            OutboxMessage.objects.bulk_create(
-                _outbox_rows(turn, result.parts, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
-            )
-            nudge.outbox()
-        if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
-            dlq.resolve(entry_ids=turn.entry_ids, now=now)
-        return True
+        )
+        if did_end:
+            _write_down(turn, result, late_after=late_after, now=now)
+        return did_end
+
+
+def conclude(*, turn: ClaimedTurn, act: Callable[[], Result], now: datetime) -> bool:
+    """End a turn without an agent, then ``act``: what it changes and what it answers is one commit with the end.
+
+    Returns:
+        False when the turn is no longer running: ``act`` was not called.
+    """
+    with transaction.atomic():
+        did_end = _end(turn.id, TurnState.FINISHED, now=now, generation=turn.generation)
+        if did_end:
+            _write_down(turn, act(), late_after=None, now=now)
+        return did_end
+
+
+def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | None, now: datetime) -> None:
+    """Everything that ``result`` means for the entries, the history and the outbox."""
+    is_late = late_after is not None and now - min(entry.received_at for entry in turn.entries) > late_after
+    is_held = bool(result.parts) and (is_late or turn.run_mode == RunMode.HOLD)
+    state, outcome = _ending(has_reply=bool(result.parts), is_held=is_held)
+    claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
+    for entry_id, reason in result.dropped.items():
+        claimed.filter(pk=entry_id).update(
+            state=EntryState.COMPLETED, outcome=Outcome.SILENT, outcome_reason=reason, completed_at=now
+        )
+    for entry_id, reason in result.held.items():
+        claimed.filter(pk=entry_id).update(state=EntryState.HELD, outcome=Outcome.HELD, outcome_reason=reason)
+    kept = [entry for entry in turn.entries if entry.id not in result.dropped and entry.id not in result.held]
+    if kept:
+        claimed.update(state=state, outcome=outcome, completed_at=now)
+        HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
+        BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
+    if result.parts:
+        OutboxMessage.objects.bulk_create(
+            _outbox_rows(turn, result, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
+        )
+        nudge.outbox()
+    if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
+        dlq.resolve(entry_ids=turn.entry_ids, now=now)
 
 
 def _ending(*, has_reply: bool, is_held: bool) -> tuple[EntryState, Outcome]:
@@ -360,6 +420,7 @@ def _history_rows(
             ordinal=ordinal,
             entry_id=entry.id,
             role=Role.USER,
+            kind=result.kind,
             sender_name=one_line(entry.message.sender.display_name or entry.message.sender.user_name),
             text=entry.message.text,
             attachments=entry.message.to_payload()["attachments"],
@@ -376,6 +437,7 @@ def _history_rows(
                 turn_id=turn.id,
                 ordinal=len(entries),
                 role=Role.ASSISTANT,
+                kind=result.kind,
                 text=storable(result.text),
                 route=_route_json(turn, turn.route),
                 source=result.agent,
@@ -395,7 +457,7 @@ def _route_json(turn: ClaimedTurn, route: Route) -> dict[str, str]:
     }
 
 
-def _outbox_rows(turn: ClaimedTurn, parts: Sequence[str], *, state: OutboxState, now: datetime) -> list[OutboxMessage]:
+def _outbox_rows(turn: ClaimedTurn, result: Result, *, state: OutboxState, now: datetime) -> list[OutboxMessage]:
     return [
         OutboxMessage(
             idempotency_key=f"turn:{turn.id}:{number}",
@@ -407,13 +469,14 @@ def _outbox_rows(turn: ClaimedTurn, parts: Sequence[str], *, state: OutboxState,
             session_id=turn.session_pk,
             turn_id=turn.id,
             entry_id=turn.entries[-1].id,
+            pairing=result.request,
             source=OutboxSource.REPLY,
             text=storable(part),
             state=state,
             next_attempt_at=now,
             created_at=now,
         )
-        for number, part in enumerate(parts)
+        for number, part in enumerate(result.parts)
     ]
 
 
@@ -465,13 +528,23 @@ class Materials:
     """What a turn needs beside its entries, as it is at this moment."""
 
     bot: BotView | None  # None: removed meanwhile
+    standings: Mapping[int, Standing]  # root contact → what staff decided; none: unknown
+    persons: Mapping[int, str]  # root contact → unified user id, where linked
     history: tuple[HistoryItem, ...]
 
 
-def materials(*, turn: ClaimedTurn, max_history: int) -> Materials:
-    """Read the bot's rules and agent, and the conversation so far."""
+def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, now: datetime) -> Materials:
+    """Read the bot's rules and agent, who writes, and the conversation so far."""
+    identity.refresh(lane=turn.lane, now=now)
+    contacts = {entry.root_id for entry in turn.entries}
+    bot = bots.views(accounts=[turn.account]).get(turn.account)
+    standings: Mapping[int, Standing] = {}
+    if bot is not None and bot.rules.policy != UnknownUserPolicy.ALLOW:
+        standings = pairing.standings(account=turn.account, contact_ids=contacts, refused_for=refused_for, now=now)
     return Materials(
-        bot=bots.views(accounts=[turn.account]).get(turn.account),
+        bot=bot,
+        standings=standings,
+        persons=identity.persons_of(contacts),
         history=sessions.history(session_pk=turn.session_pk, max_messages=max_history),
     )
 
@@ -559,20 +632,13 @@ def _die(entry: JournalEntry, *, reason: DLQReason, failure: Failure, now: datet
 
 
 def _tell_of_trouble(turn: ClaimedTurn, entry: JournalEntry, *, text: str, now: datetime) -> None:
-    """One notice for an entry, however often it fails: the key makes a second one a conflict that is ignored."""
-    notice = OutboxMessage(
-        idempotency_key=f"trouble:{entry.pk}",
+    """One notice for an entry, however often it fails: the key sees to that."""
+    address = Address(
         platform=entry.platform,
         account=entry.account,
         channel_id=entry.channel_id,
         thread_id=entry.thread_id,
         reply_to=turn.route.reply_to,
-        session_id=turn.session_pk,
-        entry=entry,
-        source=OutboxSource.NOTICE,
-        text=text,
-        next_attempt_at=now,
-        created_at=now,
+        session_pk=turn.session_pk,
     )
-    OutboxMessage.objects.bulk_create([notice], ignore_conflicts=True)
-    nudge.outbox()
+    notices.tell(address, text, key=f"trouble:{entry.pk}", entry_id=entry.pk, now=now)

@@ -311,7 +311,7 @@ def test_the_hot_calls_cost_few_queries(django_assert_max_num_queries):
     with django_assert_max_num_queries(9):
         turn = claim_one()
     with django_assert_max_num_queries(6):
-        turns.materials(turn=turn, max_history=100)
+        turns.materials(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later())
     with django_assert_max_num_queries(9):
         finish(turn)
     with django_assert_max_num_queries(5):
