@@ -11,6 +11,8 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from botsrt import conf
+from botsrt.core.errors import ConfigurationError
+from botsrt.services import resolvers
 
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1", ".localhost"}
 
@@ -23,6 +25,24 @@ def check_runtime_config(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessa
     except conf.ConfigError as error:
         return [
             Error(str(error), hint="Correct or unset the variable; docs/operations.md lists all.", id="botsrt.E001")
+        ]
+    return []
+
+
+@register
+def check_identity_resolver(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E006: the resolver that knows who is who cannot be used."""
+    try:
+        resolvers.load(conf.from_mapping(settings.BOTSRT).identity_resolver)
+    except conf.ConfigError:
+        return []  # E001 says so
+    except ConfigurationError as error:
+        return [
+            Error(
+                f"BOTSRT_IDENTITY_RESOLVER: {error}",
+                hint="Write database, file, memory, or the dotted path of a class; docs/operations.md tells more.",
+                id="botsrt.E006",
+            )
         ]
     return []
 

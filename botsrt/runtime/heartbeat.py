@@ -16,7 +16,7 @@ from botsrt.runtime.db import Database
 from botsrt.runtime.delivery import Delivery
 from botsrt.runtime.pump import Pump
 from botsrt.runtime.supervisor import Supervisor
-from botsrt.services import outbox, turns, workers
+from botsrt.services import outbox, pairing, turns, workers
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,7 @@ class Heartbeat:
         """Renew everything this worker holds. Renewed before anything is swept, so that a worker that comes back from
         a database outage does not sweep up its own work."""
         now = timezone.now()
-        running = self._pump.running
-        lost = await self._database.call(
-            turns.renew, worker_id=self._worker_id, turn_ids=running, lease=self._lease, now=now
-        )
-        self._pump.drop(lost)
+        await self.renew_turns()
         await self._database.call(
             outbox.renew, worker_id=self._worker_id, outbox_ids=self._delivery.sending, lease=self._lease, now=now
         )
@@ -72,7 +68,7 @@ class Heartbeat:
             workers.beat,
             worker_id=self._worker_id,
             accounts=list(self._supervisor.keepers),
-            running_turns=len(running),
+            running_turns=len(self._pump.running),
             now=now,
         )
         for account, keeper in self._supervisor.keepers.items():
@@ -81,12 +77,23 @@ class Heartbeat:
                 workers.report_traffic, account=account, last_inbound_at=inbound_at, last_outbound_at=outbound_at
             )
 
+    async def renew_turns(self) -> None:
+        """Keep the running turns, and stop those that were taken away: by a sweep, or by an act of staff."""
+        running = self._pump.running
+        if running:
+            self._pump.drop(
+                await self._database.call(
+                    turns.renew, worker_id=self._worker_id, turn_ids=running, lease=self._lease, now=timezone.now()
+                )
+            )
+
     async def sweep(self) -> None:
         """Free what expired leases held, and hold back what became too old to send."""
         now = timezone.now()
         abandoned = await self._database.call(
             turns.abandon_expired, max_worker_deaths=self._config.max_worker_deaths, now=now
         )
+        await self._database.call(pairing.expire, now=now)
         unsure = await self._database.call(outbox.expire_sending, now=now)
         late_after = timedelta(seconds=self._config.late_reply_seconds)
         late = await self._database.call(outbox.hold_late, late_after=late_after, now=now)

@@ -134,13 +134,14 @@ class Worker:
             await asyncio.sleep(TYPING_LASTS.total_seconds() * 0.8)
 
     async def _follow_changes(self) -> None:
-        """Start, change and stop bots as soon as they are changed."""
+        """Start, change and stop bots as soon as they are changed, and stop turns as soon as they are cancelled."""
         while True:
             await self._control.sleep(self._config.poll_seconds)
             try:
+                await self._heartbeat.renew_turns()
                 await self._supervisor.sync()
             except StorageUnavailable as error:
-                logger.warning("the bots were not looked at: %s", error)
+                logger.warning("the bots and turns were not looked at: %s", error)
 
     def _carry_nudges(self) -> None:
         """Hand nudges of any thread to this loop; several at once count once."""
