@@ -378,7 +378,16 @@ def end_alias(*, platform: str, user_id: str, actor: Actor, reason: str = "", no
 
 
 def all_links() -> dict[tuple[str, str], str]:
-    """(platform, user id) → unified user id, of every link that holds in the tables."""
+    """(platform, user id) → unified user id, of every link that holds.
+
+    Raises:
+        Conflict: the resolver cannot list its links.
+    """
+    resolver = external()
+    if resolver is not None:
+        if not hasattr(resolver, "all_links"):
+            raise Conflict(f"Links are kept by {type(resolver).__name__}, which cannot list them.")
+        return dict(resolver.all_links())
     active = IdentityLink.objects.filter(ACTIVE).order_by("person__unified_user_id", "contact__platform")
     rows = active.values_list("contact__platform", "contact__platform_user_id", "person__unified_user_id")
     return {(platform, user_id): unified for platform, user_id, unified in rows}

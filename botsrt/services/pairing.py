@@ -38,6 +38,9 @@ _OUTCOME_REASONS = {
     PairingState.EXPIRED: "pairing_expired",
 }
 
+#: Reason on an entry: more requests wait for the bot than may.
+TURNED_AWAY = "pairing_full"
+
 #: What a request began with, while it waits.
 _IS_WAITING = Q(state=EntryState.HELD, outcome_reason=access.Reason.PAIRING_WAITING)
 
@@ -106,6 +109,12 @@ def explain(*, account: str, user_id: str, terms: Terms, now: datetime) -> Decis
     return access.decide(asker, bot.rules)
 
 
+def turned_away(*, account: str | None, since: datetime) -> int:
+    """Messages of strangers that came while too many requests waited; ``account`` None: to any bot."""
+    entries = JournalEntry.objects.filter(received_at__gte=since, outcome_reason=TURNED_AWAY)
+    return (entries if account is None else entries.filter(account=account)).count()
+
+
 # -- acts of staff ----
 
 
@@ -168,7 +177,7 @@ def approve(
     return _approve(request, proof=proof, person=person, seen=seen, actor=actor, reason=reason, now=now)
 
 
-def deny(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> None:
+def deny(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> Pairing:
     """Refuse a request; its contact is told, and cannot ask again for a while.
 
     Raises:
@@ -180,9 +189,10 @@ def deny(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> N
         _end_first_entry(request, now=now)
         text = _TOLD[PairingState.DENIED] if request.purpose == PairingPurpose.ACCESS else _TOLD_NOT_LINKED
         notices.tell(_address(request), text, key=_key(request), now=now)
+        return request
 
 
-def block(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> None:
+def block(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> Pairing:
     """Refuse a request, or take access back, and drop whatever the contact writes from now on to any bot, silently.
 
     Raises:
@@ -198,9 +208,10 @@ def block(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> 
             _move(other, to=PairingState.BLOCKED, seen=(PairingState.WAITING,), actor=actor, reason=reason, now=now)
             _end_first_entry(other, now=now)
         _withdraw(request.contact_id, account=None, actor=actor, now=now)
+        return request
 
 
-def revoke(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> None:
+def revoke(*, request_id: int, actor: Actor, reason: str = "", now: datetime) -> Pairing:
     """Take access back: the next message is refused, a running turn is cancelled, queued replies are withdrawn.
 
     Raises:
@@ -214,6 +225,7 @@ def revoke(*, request_id: int, actor: Actor, reason: str = "", now: datetime) ->
         _move(request, to=PairingState.REVOKED, seen=(PairingState.APPROVED,), actor=actor, reason=reason, now=now)
         _withdraw(request.contact_id, account=request.account, actor=actor, now=now)
         notices.tell(_address(request), _TOLD[PairingState.REVOKED], key=_key(request), now=now)
+        return request
 
 
 def expire(*, now: datetime) -> int:

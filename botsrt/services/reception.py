@@ -34,9 +34,6 @@ from botsrt.services.bots import BotView
 from botsrt.services.notices import Address
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Result
 
-#: Reason on an entry: more requests wait for the bot than may.
-TURNED_AWAY = "pairing_full"
-
 _ASK = (
     "Hello! This bot answers people it knows. Your request has been passed on.\n"
     f"Your pairing code is {PLACEHOLDER} – give it to the person who invited you. "
@@ -112,7 +109,7 @@ def _ask(desk: Desk, asking: Sequence[ClaimedEntry], reasons: Mapping[int, str])
         return Result(dropped=reasons)
     if _is_full(desk):
         _turn_away(desk, first.root_id)
-        return Result(dropped={**reasons, **{entry.id: TURNED_AWAY for entry in asking}})
+        return Result(dropped={**reasons, **{entry.id: pairing.TURNED_AWAY for entry in asking}})
     request = _new_request(desk, first, purpose=PairingPurpose.ACCESS, asked_count=len(asking))
     _send_code(desk, request)
     _tell_owners(desk, request)

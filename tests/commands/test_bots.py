@@ -58,7 +58,6 @@ def test_a_variable_that_is_not_set_yet_is_a_warning(manage) -> None:
             "does not name an environment variable",
         ),
         (["add", "shop", "--platform", "web", "--agent", "nobody"], "no agent nobody"),
-        (["add", "shop", "--platform", "web", "--policy", "pair"], "not available yet"),
         (["set", "nobody", "--policy", "allow"], "no bot nobody"),
         (["remove", "nobody"], "no bot nobody"),
         (["probe", "nobody"], "no bot nobody"),
