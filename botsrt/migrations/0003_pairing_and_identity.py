@@ -78,6 +78,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('guesser', models.CharField(max_length=200, unique=True)),
                 ('times', models.JSONField(default=list)),
+                ('last_at', models.DateTimeField()),
                 ('locked_until', models.DateTimeField(null=True)),
             ],
             options={

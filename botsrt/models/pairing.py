@@ -75,6 +75,7 @@ class WrongCodes(models.Model):
 
     guesser = models.CharField(max_length=200, unique=True)  # "contact:<id>" or an actor's name
     times = models.JSONField(default=list)  # seconds since 1970, of those that still count
+    last_at = models.DateTimeField()
     locked_until = models.DateTimeField(null=True)
 
     class Meta:

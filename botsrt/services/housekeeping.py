@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 
 from django.db import models
 
-from botsrt.core.states import DLQState, EntryState
-from botsrt.models import DLQItem, JournalEntry, Turn
+from botsrt.core.states import DLQState, EntryState, PairingState
+from botsrt.models import DLQItem, JournalEntry, Pairing, Turn, WrongCodes
 
 #: Rows removed in one transaction, so that the hot path never waits long for the write lock.
 CHUNK = 200
+
+#: Much longer than any lock; whoever guesses again begins anew.
+_FORGET_WRONG_CODES = timedelta(days=1)
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ class Report:
 
     entries_removed: int
     dlq_items_removed: int
+    pairings_removed: int
     is_journal_full: bool  # more unfinished entries than the journal should hold
 
 
@@ -30,10 +34,17 @@ def run(*, now: datetime, max_size: int, ttl: timedelta, dlq_max_size: int, dlq_
     """Evict ended entries that are older than ``ttl`` or beyond ``max_size``, and closed DLQ items likewise."""
     items = _remove_closed_items(now - dlq_ttl, keep=dlq_max_size)
     entries = _remove_ended_entries(now - ttl, keep=max_size)
+    pairings = _remove_old_pairings(now - ttl)
+    WrongCodes.objects.filter(last_at__lte=now - _FORGET_WRONG_CODES).delete()
     unfinished = JournalEntry.objects.exclude(state__in=(EntryState.COMPLETED, EntryState.DISCARDED)).count()
     if unfinished > max_size:
         logger.error("the journal is full: %d unfinished entries, %d are meant to fit", unfinished, max_size)
-    return Report(entries_removed=entries, dlq_items_removed=items, is_journal_full=unfinished > max_size)
+    return Report(
+        entries_removed=entries,
+        dlq_items_removed=items,
+        pairings_removed=pairings,
+        is_journal_full=unfinished > max_size,
+    )
 
 
 def _remove_closed_items(oldest: datetime, *, keep: int) -> int:
@@ -41,6 +52,12 @@ def _remove_closed_items(oldest: datetime, *, keep: int) -> int:
     removed = _remove(DLQItem, closed.filter(closed_at__lte=oldest))
     excess = closed.count() - keep
     return removed + (_remove(DLQItem, closed.order_by("closed_at"), most=excess) if excess > 0 else 0)
+
+
+def _remove_old_pairings(oldest: datetime) -> int:
+    """Requests that came to nothing. Approved, revoked and blocked ones stay: they say who let whom in."""
+    ended = Pairing.objects.filter(state__in=(PairingState.EXPIRED, PairingState.DENIED), decided_at__lte=oldest)
+    return _remove(Pairing, ended)
 
 
 def _remove_ended_entries(oldest: datetime, *, keep: int) -> int:

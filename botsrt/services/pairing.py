@@ -482,10 +482,10 @@ def check_may_guess(*, guesser: str, now: datetime) -> None:
 def count_wrong_code(*, guesser: str, terms: Terms, now: datetime) -> None:
     """Remember a wrong code; the last one that is allowed within the window locks the guesser."""
     with transaction.atomic():
-        WrongCodes.objects.get_or_create(guesser=guesser)
+        WrongCodes.objects.get_or_create(guesser=guesser, defaults={"last_at": now})
         row = WrongCodes.objects.select_for_update().get(guesser=guesser)
         oldest = (now - terms.wrong_codes_within).timestamp()
-        row.times = [at for at in row.times if at > oldest] + [now.timestamp()]
+        row.times, row.last_at = [at for at in row.times if at > oldest] + [now.timestamp()], now
         if len(row.times) >= terms.max_wrong_codes:
             row.times, row.locked_until = [], now + terms.locked_for
         row.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -17,7 +18,7 @@ from tests.factories import ACCOUNT, a_bot, a_message, claim_one, entry, receive
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def asks(user_id: str = "stranger", text: str = "May I?", **fields: object) -> Pairing:
+def asks(user_id: str = "stranger", text: str = "May I?", **fields: Any) -> Pairing:
     """A stranger's request, as the runtime makes it of a direct message."""
     now = timezone.now()
     receive(a_message(text, user_id=user_id, channel_id=f"dm-{user_id}", **fields), now=now)
@@ -61,7 +62,8 @@ def test_a_verified_code_lets_the_stranger_in_and_the_first_message_waits_for_it
     ran = manage("pairing", "verify", ACCOUNT, code_of(request, settings).lower())
     assert (ran.code, ran.err) == (0, "")
     assert "web:stranger has access now" in ran.out
-    assert entry(request.entry_id).state == EntryState.PENDING
+    assert request.entry is not None
+    assert entry(request.entry.pk).state == EntryState.PENDING
     event = AuditEvent.objects.get(verb="pairing.approve")
     assert event.actor == f"os:{getpass.getuser()}"
     assert event.after["proof"] == "code"
