@@ -1,8 +1,10 @@
 """Slack through Socket Mode or the Events API.
 
-Duty: read events, send messages, find a message of unknown outcome again by the key in its metadata.
-Guarantee: an envelope is acknowledged, and a webhook call answered with 200, only after the sink has returned.
-Not here: file downloads, buttons, slash commands, and retries; the outbox alone decides about those.
+Duty: read events, pressed buttons and slash commands, send messages, find a message of unknown outcome again by the
+key in its metadata.
+Guarantee: an envelope is acknowledged, and a webhook call answered with 200, only after the sink has returned. Slack
+delivers an event again that was not acknowledged; of a pressed button or a command it only tells the person.
+Not here: file downloads, modals and menus, and retries; the outbox alone decides about those.
 
 How a Slack conversation becomes a session and a route:
 
@@ -10,11 +12,14 @@ How a Slack conversation becomes a session and a route:
 - A channel message is answered in the thread below it. A message of a thread has that thread as ``thread_id``; one at
   the top of the channel has none and names itself as ``reply_to``, so that it stays in the channel's session.
 - ``message`` and ``app_mention`` tell of the same message; both give the same key, and either may come first.
+- A pressed button is answered like a message that stands where the button does.
+- A command is no message, so nothing can stand below it: it is answered in the chat. A person can use it where the bot
+  may not write, such as in a chat with somebody else; then the answer is refused as ``channel_not_found``.
 
 What slack_bolt 1.30 does with errors, and what is done about it: a listener's exception becomes a 500 that the caller
 cannot tell from any other; an error handler that raises gets through ``async_dispatch``, so ours raises. A failed
 ``auth.test`` in Bolt's own authorisation becomes a 200, which would acknowledge an event that was never stored; so
-authorisation is ours, and asks nobody.
+authorisation is ours, and asks nobody. Pressed buttons and commands do not go through Bolt, which has nothing to add.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Never
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakValueDictionary
 
@@ -47,6 +52,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from botsrt.adapters.base import BaseAdapter
+from botsrt.core import chunking
 from botsrt.core.errors import (
     BotsError,
     ConfigurationError,
@@ -63,6 +69,7 @@ from botsrt.core.errors import (
 from botsrt.core.messages import (
     MAX_NAME_CHARS,
     Attachment,
+    Button,
     InboundMessage,
     OutboundMessage,
     Route,
@@ -80,6 +87,10 @@ logger = logging.getLogger(__name__)
 #: Source: chat.postMessage, "Truncating content".
 MAX_TEXT_CHARS = 4_000
 
+#: Source: Block Kit reference, text object and button.
+MAX_SECTION_CHARS = 3_000
+MAX_LABEL_CHARS = 75
+
 #: How long one API call may take; connecting is counted apart, because then nothing can have been sent.
 API_SECONDS = 30
 CONNECT_SECONDS = 10
@@ -96,6 +107,14 @@ DRAIN_SECONDS = 5.0
 #: Source: "Verifying requests from Slack".
 MAX_SIGNATURE_AGE_SECONDS = 300
 _TIMESTAMP = re.compile("[0-9]{1,12}")
+
+#: What comes in an envelope, and what Slack calls with a form instead of JSON.
+_ENVELOPE_TYPES = frozenset({"events_api", "interactive", "slash_commands"})
+_FORM_TYPE = "application/x-www-form-urlencoded"
+
+#: Secrets of a payload: Slack's old verification token of the app, what lets anybody answer for half an hour, and the
+#: token of a workflow step.
+_SECRET_FIELDS = frozenset({"token", "response_url", "response_urls", "bot_access_token"})
 
 #: What ``send`` writes into a message's metadata, for ``reconcile``.
 METADATA_TYPE = "praisonweb"
@@ -156,7 +175,7 @@ class Adapter(BaseAdapter):
 
     platform = "slack"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        max_text=MAX_TEXT_CHARS, can_reconcile=True, has_webhook=True, has_groups=True
+        max_text=MAX_TEXT_CHARS, can_reconcile=True, has_webhook=True, has_groups=True, has_buttons=True
     )
     settings: ClassVar[tuple[Option, ...]] = (
         Option(
@@ -298,12 +317,14 @@ class Adapter(BaseAdapter):
 
     async def webhook(self, request: WebhookRequest) -> WebhookResponse:
         self._verify(request)
-        payload = _json_object(request.body)
+        payload = _payload(request)
         if payload.get("type") == "url_verification":
             return WebhookResponse(body=str(payload.get("challenge", "")))
+        if payload.get("ssl_check"):  # Slack tries a command's address from time to time
+            return WebhookResponse()
         if payload.get("event") and not self._user_id and not _bot_user_ids(payload):
             await self._learn_user_id()
-        await self._store(payload, event_id=str(payload.get("event_id", "")))
+        await self._store(payload, event_id=hashlib.sha256(request.body).hexdigest())  # for what has no id of its own
         return WebhookResponse()
 
     def _verify(self, request: WebhookRequest) -> None:
@@ -333,7 +354,7 @@ class Adapter(BaseAdapter):
         self, client: AsyncBaseSocketModeClient, message: dict[str, Any], raw: str | None = None
     ) -> None:
         """Store one envelope, then acknowledge it; what is not stored is left for Slack to deliver again."""
-        if message.get("type") != "events_api":
+        if message.get("type") not in _ENVELOPE_TYPES:
             return
         envelope_id = str(message.get("envelope_id", ""))
         try:
@@ -351,11 +372,14 @@ class Adapter(BaseAdapter):
             logger.info("Envelope %s could not be acknowledged: %s", envelope_id, type(error).__name__)
 
     async def _store(self, payload: object, *, event_id: str) -> None:
-        """Bring one Events API payload through Bolt to the sink; returns when it is committed.
+        """Bring one payload to the sink, an event through Bolt; returns when it is committed.
 
         Raises:
             StorageUnavailable: it is not; the same holds for any other error.
         """
+        if isinstance(payload, dict) and (_is_press(payload) or _is_command(payload)):
+            await self._receive(payload, event_id=event_id)
+            return
         if isinstance(payload, dict) and payload.get("type") not in (None, "event_callback"):
             # For one: app_rate_limited, which says that Slack withheld events in the last minute.
             logger.warning("Slack sent %s; there is nothing to store.", one_line(str(payload["type"])))
@@ -371,10 +395,13 @@ class Adapter(BaseAdapter):
 
     async def _on_event(self, body: dict[str, Any]) -> None:
         """Bolt's listener for all events."""
+        await self._receive(body, event_id="")
+
+    async def _receive(self, payload: dict[str, Any], *, event_id: str) -> None:
         try:
-            message = self.parse(body)
+            message = self.parse(payload)
         except UnreadableUpdate as error:
-            await self._keep_unreadable(body, "", error)
+            await self._keep_unreadable(payload, event_id, error)
             return
         if message is None:
             return
@@ -384,7 +411,7 @@ class Adapter(BaseAdapter):
         await self.sink.receive(message)
 
     async def _keep_unreadable(self, payload: object, event_id: str, error: Exception) -> None:
-        raw = _without_token(payload) if isinstance(payload, dict) else {"payload": payload}
+        raw = _without_secrets(payload) if isinstance(payload, dict) else {"payload": payload}
         reason = error if isinstance(error, UnreadableUpdate) else UnreadableUpdate(f"{type(error).__name__}: {error}")
         reason.__cause__ = reason.__cause__ or error
         await self.sink.receive_unreadable(event_id=str(raw.get("event_id") or event_id), raw=raw, error=reason)
@@ -399,6 +426,50 @@ class Adapter(BaseAdapter):
             raise UnreadableUpdate(f"The event lacks or garbles a field: {reason}") from error
 
     def _read(self, raw: Mapping[str, Any]) -> InboundMessage | None:
+        if _is_press(raw):
+            return self._press(raw)
+        return self._command(raw) if _is_command(raw) else self._event(raw)
+
+    def _press(self, raw: Mapping[str, Any]) -> InboundMessage | None:
+        """A pressed button; None where it is not below a message, and for what is no button with a value."""
+        container, (action,) = raw["container"], raw["actions"]
+        if container["type"] != "message" or action["type"] != "button" or "value" not in action:
+            return None
+        channel, ts, thread_ts = raw["channel"], _string(container, "message_ts"), container.get("thread_ts") or ""
+        acted_at, user = _string(action, "action_ts"), raw["user"]
+        is_direct = _is_direct(_string(channel, "id"), channel.get("name"))
+        return InboundMessage(
+            platform=self.platform,
+            account=self.config.account,
+            channel_id=channel["id"],
+            # Not the trigger_id: nobody says that it is the same when Slack delivers the press again.
+            message_id=f"callback:{ts}:{acted_at}:{_string(user, 'id')}",
+            sender=Sender(user_id=user["id"], user_name=_text(user.get("username"))),
+            text=_string(action, "value"),
+            thread_id="" if thread_ts == ts else thread_ts,
+            reply_to="" if is_direct else ts,
+            kind=EventKind.CALLBACK,
+            chat_type=ChatType.DIRECT if is_direct else ChatType.GROUP,
+            is_mentioned=True,
+            sent_at=datetime.fromtimestamp(float(acted_at), UTC),
+            raw=_without_secrets(raw),
+        )
+
+    def _command(self, raw: Mapping[str, Any]) -> InboundMessage:
+        is_direct = _is_direct(_string(raw, "channel_id"), raw.get("channel_name"))
+        return InboundMessage(
+            platform=self.platform,
+            account=self.config.account,
+            channel_id=raw["channel_id"],
+            message_id=f"command:{_string(raw, 'trigger_id')}",
+            sender=Sender(user_id=_string(raw, "user_id"), user_name=_text(raw.get("user_name"))),
+            text=_unescaped(f"{_string(raw, 'command')} {_text(raw.get('text'))}".strip()),
+            chat_type=ChatType.DIRECT if is_direct else ChatType.GROUP,
+            is_mentioned=True,
+            raw=_without_secrets(raw),
+        )
+
+    def _event(self, raw: Mapping[str, Any]) -> InboundMessage | None:
         event = raw["event"]
         if event["type"] not in ("message", "app_mention"):
             return None
@@ -430,7 +501,7 @@ class Adapter(BaseAdapter):
             is_mentioned=is_direct or event["type"] == "app_mention" or bool(mention.search(text)),
             attachments=tuple(_attachment(file) for file in said.get("files") or () if file.get("mode") != "tombstone"),
             sent_at=datetime.fromtimestamp(float(edited_ts or ts), UTC),
-            raw=_without_token(raw),
+            raw=_without_secrets(raw),
         )
 
     # -- outbound ------------------------------------------------------------------------------------------------
@@ -444,6 +515,7 @@ class Adapter(BaseAdapter):
             answer = await self._client.chat_postMessage(
                 channel=message.route.channel_id,
                 text=_escaped(message.text),
+                blocks=_blocks(message) if message.buttons else None,
                 thread_ts=_thread_of(message.route),
                 metadata={"event_type": METADATA_TYPE, "event_payload": {"key": message.idempotency_key}},
             )
@@ -541,7 +613,7 @@ class _Names:
         profile = user.get("profile") or {}
         sender = Sender(
             user_id=message.sender.user_id,
-            user_name=str(user.get("name") or ""),
+            user_name=str(user.get("name") or message.sender.user_name),
             display_name=str(profile.get("display_name") or profile.get("real_name") or user.get("real_name") or ""),
         )
         chat = {} if message.chat_type is ChatType.DIRECT else await self._about(message.channel_id, "channel")
@@ -594,6 +666,22 @@ def _checked(payload: object) -> dict[str, Any]:
     return payload
 
 
+def _payload(request: WebhookRequest) -> dict[str, Any]:
+    """What a call says: an event as JSON, a pressed button as JSON in a form, a command as a form.
+
+    Raises:
+        UnreadableUpdate: it is none of these.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != _FORM_TYPE:
+        return _json_object(request.body)
+    try:
+        form = dict(parse_qsl(request.body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=100))
+    except ValueError as error:
+        raise UnreadableUpdate("The body is no form.") from error
+    return _json_object(form["payload"].encode()) if "payload" in form else form
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(body)
@@ -604,9 +692,21 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return payload
 
 
-def _without_token(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload without Slack's old verification token, which is a secret of the app."""
-    return {key: value for key, value in payload.items() if key != "token"}
+def _without_secrets(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key not in _SECRET_FIELDS}
+
+
+def _is_press(payload: Mapping[str, Any]) -> bool:
+    return payload.get("type") == "block_actions"
+
+
+def _is_command(payload: Mapping[str, Any]) -> bool:
+    return "command" in payload and "type" not in payload
+
+
+def _is_direct(channel_id: str, channel_name: object) -> bool:
+    """Whether a person pressed a button or gave a command in a direct chat."""
+    return channel_id.startswith("D") or channel_name == "directmessage"
 
 
 def _bot_user_ids(payload: Mapping[str, Any]) -> set[str]:
@@ -634,6 +734,13 @@ def _text(value: object) -> str:
     return storable(value) if isinstance(value, str) else ""
 
 
+def _string(container: Mapping[str, Any], name: str) -> str:
+    value = container[name]
+    if not isinstance(value, str) or not value:
+        raise UnreadableUpdate(f"{name} is no text.")
+    return value
+
+
 def _unescaped(text: str) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
@@ -645,6 +752,28 @@ def _escaped(text: str) -> str:
         piece.replace("&", "&amp;") if index % 2 else html.escape(piece, quote=False)
         for index, piece in enumerate(plain_and_markup)
     )
+
+
+def _blocks(message: OutboundMessage) -> list[dict[str, Any]]:
+    """The text, in as many sections as it needs, and the buttons. Source: Block Kit reference."""
+    limit = MAX_SECTION_CHARS
+    parts = chunking.chunk(message.text, limit=limit)
+    while any(len(_escaped(part)) > MAX_SECTION_CHARS for part in parts):
+        limit //= 2
+        parts = chunking.chunk(message.text, limit=limit)
+    # Verbatim: otherwise Slack makes mentions of names in the text, as it does not in a message without blocks. The
+    # price is that a bare address is no link.
+    texts = [{"type": "mrkdwn", "text": _escaped(part), "verbatim": True} for part in parts]
+    sections: list[dict[str, Any]] = [{"type": "section", "text": text} for text in texts]
+    buttons = [_button(button, action_id=f"button-{number}") for number, button in enumerate(message.buttons, 1)]
+    return [*sections, {"type": "actions", "elements": buttons}]
+
+
+def _button(button: Button, *, action_id: str) -> dict[str, Any]:
+    is_short = len(button.label) <= MAX_LABEL_CHARS
+    label = button.label if is_short else f"{button.label[: MAX_LABEL_CHARS - 1]}…"
+    text = {"type": "plain_text", "text": label, "emoji": True}
+    return {"type": "button", "action_id": action_id, "text": text, "value": button.data}
 
 
 def _thread_of(route: Route) -> str | None:

@@ -28,7 +28,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import httpx
-from telegram import Bot, ReplyParameters, error
+from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, ReplyParameters, error
 from telegram.constants import ChatAction
 from telegram.request import HTTPXRequest
 
@@ -49,7 +49,16 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import MAX_NAME_CHARS, Attachment, InboundMessage, OutboundMessage, Route, Sender, SendReceipt
+from botsrt.core.messages import (
+    MAX_NAME_CHARS,
+    Attachment,
+    Button,
+    InboundMessage,
+    OutboundMessage,
+    Route,
+    Sender,
+    SendReceipt,
+)
 from botsrt.core.ports import BotConfig, Capabilities, Option, Probe, Sink, WebhookRequest, WebhookResponse
 from botsrt.core.states import ChatType, EventKind
 from botsrt.core.text import one_line, storable
@@ -134,7 +143,7 @@ Answer = TypeVar("Answer")
 class Adapter(BaseAdapter):
     platform = "telegram"
     capabilities = Capabilities(
-        max_text=4096, text_unit="utf16", has_typing=True, has_webhook=True, has_groups=True
+        max_text=4096, text_unit="utf16", has_typing=True, has_webhook=True, has_groups=True, has_buttons=True
     )  # Source: sendMessage
     settings: ClassVar[tuple[Option, ...]] = (
         Option(
@@ -504,7 +513,11 @@ class Adapter(BaseAdapter):
         reply = ReplyParameters(reply_to, allow_sending_without_reply=True) if reply_to is not None else None
         try:
             sent = await self._bot().send_message(
-                chat_id, message.text, message_thread_id=thread_id, reply_parameters=reply
+                chat_id,
+                message.text,
+                message_thread_id=thread_id,
+                reply_parameters=reply,
+                reply_markup=_keyboard(message.buttons),
             )
         except BotsError:
             raise
@@ -523,6 +536,11 @@ class Adapter(BaseAdapter):
 
 
 # -- the Bot API ----
+
+
+def _keyboard(buttons: Sequence[Button]) -> InlineKeyboardMarkup | None:
+    row = [InlineKeyboardButton(button.label, callback_data=button.data) for button in buttons]
+    return InlineKeyboardMarkup([row]) if row else None
 
 
 class _GatewayAnswered(error.NetworkError):

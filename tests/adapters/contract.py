@@ -2,7 +2,8 @@
 
 How to use it for a new platform: write a fake server in ``tests/fakes/``, describe it as a ``World``, and subclass
 ``AdapterContract`` (the adapter reads in ``run``) or ``WebhookContract`` (the platform calls us) with a fixture
-``world``; add ``ReconcileContract`` where the platform can be asked about a message. Recorded events lie as JSON
+``world``; add ``ReconcileContract`` where the platform can be asked about a message, and ``ButtonsContract`` where
+messages have buttons. Recorded events lie as JSON
 files in ``tests/adapters/payloads/<platform>/``: ``ignored_*.json`` are none of our business, ``unreadable_*.json``
 should be messages but are broken, all others are messages.
 
@@ -43,7 +44,7 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import InboundMessage, OutboundMessage, Route
+from botsrt.core.messages import Button, InboundMessage, OutboundMessage, Route
 from botsrt.core.ports import Adapter, BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 
@@ -235,6 +236,7 @@ class Sent:
     text: str
     thread_id: str = ""
     reply_to: str = ""
+    buttons: tuple[Button, ...] = ()
 
 
 class World(ABC):
@@ -267,6 +269,13 @@ class World(ABC):
     @abstractmethod
     async def deliver_again(self, said: Said) -> None:
         """The platform delivers the same event a second time."""
+
+    async def press(self, sent: Sent, data: str) -> Said:
+        """Somebody presses a button of the bot's message: the person of the direct chat, or in the group another one.
+
+        Needed for ``ButtonsContract`` alone; the answer's ``text`` is the button's data.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     async def do_something_else(self) -> None:
@@ -336,9 +345,22 @@ async def supervised(world: World, sink: RecordingSink) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-def outbound(route: Route, text: str = "All good.", *, account: str = "shop", number: int = 1) -> OutboundMessage:
+def outbound(
+    route: Route,
+    text: str = "All good.",
+    *,
+    account: str = "shop",
+    number: int = 1,
+    buttons: tuple[Button, ...] = (),
+) -> OutboundMessage:
     return OutboundMessage(
-        outbox_id=number, idempotency_key=f"entry-{number}:1", account=account, route=route, text=text, attempt=1
+        outbox_id=number,
+        idempotency_key=f"entry-{number}:1",
+        account=account,
+        route=route,
+        text=text,
+        attempt=1,
+        buttons=buttons,
     )
 
 
@@ -641,6 +663,14 @@ class DeliveryContract:
             await adapter.send(outbound(world.direct, "second", number=2))
         assert world.sent()[-1].text == "second"
 
+    async def test_a_message_without_buttons_has_none(self, world: World, sink: RecordingSink) -> None:
+        async with running(world, sink) as adapter:
+            await adapter.send(outbound(world.direct))
+        assert world.sent()[0].buttons == ()
+
+    def test_buttons_are_tried_where_the_platform_has_them(self) -> None:
+        assert isinstance(self, ButtonsContract) == self.offline_class.capabilities.has_buttons
+
     async def test_typing_does_no_harm(self, world: World, sink: RecordingSink) -> None:
         async with running(world, sink) as adapter:
             await adapter.show_typing(world.direct)
@@ -818,3 +848,80 @@ class ReconcileContract:
         with pytest.raises(PlatformUnavailable):
             await adapter.reconcile(outbound(world.direct))
         await adapter.close()
+
+
+BUTTONS = (Button(label="Ship it ✅", data="order:17:yes"), Button(label="<Never> & done", data="ж" * 32))
+
+
+class ButtonsContract:
+    """A platform that shows buttons below a message. Use beside one of the classes above."""
+
+    async def _sent_with_buttons(self, world: World, adapter: Adapter, route: Route) -> Sent:
+        receipt = await adapter.send(outbound(route, "Order 17 < 18 & paid?", buttons=BUTTONS))
+        (sent,) = world.sent()
+        assert sent.message_id == receipt.platform_message_id
+        return sent
+
+    @pytest.mark.parametrize("place", ["direct", "threaded"])
+    async def test_a_message_with_buttons_arrives_with_them(
+        self, place: str, world: World, sink: RecordingSink
+    ) -> None:
+        route: Route = getattr(world, place)
+        async with running(world, sink) as adapter:
+            sent = await self._sent_with_buttons(world, adapter, route)
+        assert (sent.text, sent.buttons) == ("Order 17 < 18 & paid?", BUTTONS)
+        assert (sent.channel_id, sent.thread_id) == (route.channel_id, route.thread_id)
+
+    async def test_the_longest_text_may_have_buttons(self, world: World, sink: RecordingSink) -> None:
+        capabilities = world.adapter_class.capabilities
+        text = "&" * capabilities.max_text
+        async with running(world, sink) as adapter:
+            await adapter.send(outbound(world.direct, text, buttons=BUTTONS))
+        assert [(sent.text, sent.buttons) for sent in world.sent()] == [(text, BUTTONS)]
+
+    @pytest.mark.parametrize("place", ["direct", "threaded"])
+    async def test_a_pressed_button_is_an_event_of_who_pressed_it(
+        self, place: str, world: World, sink: RecordingSink
+    ) -> None:
+        route: Route = getattr(world, place)
+        async with running(world, sink) as adapter:
+            sent = await self._sent_with_buttons(world, adapter, route)
+            pressed = await world.press(sent, BUTTONS[1].data)
+            await until(lambda: bool(sink.messages), "the press arrives")
+            await until(lambda: world.is_acknowledged(pressed), "it is acknowledged")
+        (message,) = sink.messages
+        check_message(message, world.config)
+        assert (message.kind, message.text) == (EventKind.CALLBACK, BUTTONS[1].data)
+        assert message.sender.user_id == pressed.user_id
+        assert message.message_id == pressed.message_id
+        assert (message.channel_id, message.thread_id) == (route.channel_id, route.thread_id)
+        assert message.chat_type is (ChatType.DIRECT if place == "direct" else ChatType.GROUP)
+        assert message.is_mentioned
+
+    async def test_a_redelivered_press_is_one_event(self, world: World, sink: RecordingSink) -> None:
+        async with running(world, sink) as adapter:
+            sent = await self._sent_with_buttons(world, adapter, world.direct)
+            pressed = await world.press(sent, BUTTONS[0].data)
+            await until(lambda: len(sink.deliveries) == 1, "the press arrives")
+            await world.deliver_again(pressed)
+            await until(lambda: len(sink.deliveries) == 2, "the second delivery arrives")
+        assert len(sink.messages) == 1
+
+    async def test_two_presses_are_two_events(self, world: World, sink: RecordingSink) -> None:
+        async with running(world, sink) as adapter:
+            sent = await self._sent_with_buttons(world, adapter, world.threaded)
+            for _ in range(2):
+                await world.press(sent, BUTTONS[0].data)
+            await until(lambda: len(sink.messages) == 2, "both arrive")
+        assert sink.texts() == [BUTTONS[0].data] * 2
+
+    async def test_a_press_is_acknowledged_only_when_it_is_stored(self, world: World, sink: RecordingSink) -> None:
+        async with running(world, sink) as adapter:
+            sent = await self._sent_with_buttons(world, adapter, world.direct)
+            sink.gate.clear()
+            pressed = await world.press(sent, BUTTONS[0].data)
+            await until(lambda: sink.held == 1, "the press reaches the sink")
+            assert not world.is_acknowledged(pressed)
+            sink.gate.set()
+            await until(lambda: world.is_acknowledged(pressed), "it is acknowledged")
+        assert sink.texts() == [BUTTONS[0].data]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
@@ -28,12 +29,14 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import InboundMessage, Route
+from botsrt.core.messages import Button, InboundMessage, Route
 from botsrt.core.ports import BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 from tests.adapters.contract import (
+    BUTTONS,
     RETRY_AFTER_SECONDS,
     AdapterContract,
+    ButtonsContract,
     ReconcileContract,
     RecordingSink,
     Said,
@@ -47,7 +50,7 @@ from tests.adapters.contract import (
     running,
     until,
 )
-from tests.fakes.slack import ALICE, Delivery, SlackServer
+from tests.fakes.slack import ALICE, Delivery, Refused, SlackServer, _checked_blocks
 
 SIGNING_SECRET = "offline-signing-secret"
 
@@ -93,7 +96,13 @@ class SlackWorld(World):
         self.server.edit(said.channel_id, said.message_id, text)
 
     async def deliver_again(self, said: Said) -> None:
-        self.server.redeliver(said.message_id)
+        self.server.redeliver(said.event or said.message_id)
+
+    async def press(self, sent: Sent, data: str) -> Said:
+        user = ALICE if sent.channel_id == self.direct.channel_id else "U0BOB"
+        acted_at = self.server.press(sent.channel_id, sent.message_id, data, user=user)
+        message_id = f"callback:{sent.message_id}:{acted_at}:{user}"
+        return Said(channel_id=sent.channel_id, message_id=message_id, user_id=user, text=data, event=acted_at)
 
     async def do_something_else(self) -> None:
         self.server.join("U0BOB")
@@ -101,7 +110,7 @@ class SlackWorld(World):
         self.server.react(self.threaded.channel_id, self.threaded.thread_id)
 
     def is_acknowledged(self, said: Said) -> bool:
-        deliveries = self.server.deliveries_of(said.message_id)
+        deliveries = self.server.deliveries_of(said.event or said.message_id)
         return bool(deliveries) and all(delivery.is_acked for delivery in deliveries)
 
     async def break_next_send(self, fault: SendFault) -> None:
@@ -132,6 +141,7 @@ class SlackWorld(World):
                 text=sent.shown,
                 thread_id=sent.thread_ts,
                 reply_to=sent.thread_ts,  # the only way to refer to a message
+                buttons=tuple(Button(label=item["text"]["text"], data=item["value"]) for item in sent.buttons),
             )
             for sent in self.server.sent
         ]
@@ -188,15 +198,17 @@ def read(name: str) -> InboundMessage:
     return message
 
 
-def signed(server: SlackServer, body: bytes, *, at: float | None = None, secret: str = "") -> WebhookRequest:
+def signed(
+    server: SlackServer, body: bytes, *, at: float | None = None, secret: str = "", is_form: bool = False
+) -> WebhookRequest:
     bot = replace(server.bot, signing_secret=secret) if secret else server.bot
-    headers = server.signed_headers(body, bot=bot, at=at)
+    headers = server.signed_headers(body, bot=bot, at=at, is_form=is_form)
     return WebhookRequest(
         method="POST", headers={name.lower(): value for name, value in headers.items()}, query="", body=body
     )
 
 
-class TestSocketMode(AdapterContract, ReconcileContract):
+class TestSocketMode(AdapterContract, ButtonsContract, ReconcileContract):
     offline_config = OFFLINE_CONFIG
     offline_class = Adapter
 
@@ -205,7 +217,7 @@ class TestSocketMode(AdapterContract, ReconcileContract):
         return socket_world
 
 
-class TestEventsApi(WebhookContract, ReconcileContract):
+class TestEventsApi(WebhookContract, ButtonsContract, ReconcileContract):
     offline_config = OFFLINE_CONFIG
     offline_class = Adapter
 
@@ -235,6 +247,7 @@ class TestEventsApi(WebhookContract, ReconcileContract):
             old,
             future,
             signed(SlackServer(), body, secret="another-secret"),
+            signed(SlackServer(), b"command=%2Fhelp&text=", secret="another-secret", is_form=True),
             replace(genuine, headers={}),
             replace(genuine, body=body.replace(b"parcel", b"wallet")),
             *(replace(genuine, headers={**genuine.headers, **change}) for change in changes),
@@ -349,8 +362,51 @@ class TestParse:
         assert message.attachments[0].reference.endswith("/receipt.png")
         assert message.attachments[2].reference == "F0CONNECT1"
 
-    def test_the_verification_token_is_not_kept(self) -> None:
-        assert "token" not in read("message_direct").raw
+    @pytest.mark.parametrize("name", ["message_direct", "button_direct", "command_direct"])
+    def test_what_is_secret_is_not_kept(self, name: str) -> None:
+        assert not {"token", "response_url"} & set(read(name).raw)
+
+    def test_a_pressed_button_says_who_pressed_it_where_and_when(self) -> None:
+        message = read("button_channel")
+        assert (message.kind, message.text, message.is_mentioned) == (EventKind.CALLBACK, "order:17:yes", True)
+        assert (message.sender.user_id, message.sender.user_name) == ("U061F7AUR", "alice")
+        assert message.message_id == "callback:1715600010.000200:1715600015.840180:U061F7AUR"
+        assert message.sent_at == datetime(2024, 5, 13, 11, 33, 35, 840180, UTC)
+
+    def test_a_pressed_button_is_answered_where_it_stands(self) -> None:
+        ts = "1715600010.000200"
+        assert read("button_channel").route == Route(channel_id="C0LAN2Q65", reply_to=ts)
+        assert read("button_thread_root").route == Route(channel_id="C0LAN2Q65", reply_to=ts)
+        assert read("button_thread").route == Route(channel_id="C0LAN2Q65", thread_id="1715600004.001500", reply_to=ts)
+        assert read("button_direct").route == Route(channel_id="D024BE91L")
+        assert read("button_direct").chat_type is ChatType.DIRECT
+        assert read("button_channel").chat_type is ChatType.GROUP
+
+    def test_a_command_is_a_message_to_the_bot(self) -> None:
+        message = read("command_direct")
+        assert (message.kind, message.text, message.is_mentioned) == (EventKind.MESSAGE, "/link ABCD", True)
+        assert message.message_id == "command:7109876543213.6012345678.f9e8d7c6b5a493827160f5e4d3c2b1a0"
+        assert (message.sender.user_id, message.sender.user_name) == ("U061F7AUR", "alice")
+        assert (message.chat_type, message.route) == (ChatType.DIRECT, Route(channel_id="D024BE91L"))
+
+    def test_a_command_in_a_channel_is_answered_in_the_channel(self) -> None:
+        message = read("command_channel")
+        assert (message.text, message.chat_type) == ("/new", ChatType.GROUP)
+        assert message.route == Route(channel_id="C0LAN2Q65")
+
+    @pytest.mark.parametrize(
+        ("changes", "chat_type"),
+        [
+            ({"channel_id": "C0LAN2Q65", "channel_name": "directmessage"}, ChatType.DIRECT),
+            ({"channel_id": "D024BE91L", "channel_name": "anything"}, ChatType.DIRECT),
+            ({"channel_id": "G0LAN2Q65", "channel_name": "privategroup"}, ChatType.GROUP),
+            ({"channel_id": "C0LAN2Q65", "channel_name": "mpdm-alice--bob--shop-1"}, ChatType.GROUP),
+        ],
+    )
+    def test_a_direct_chat_is_known_by_its_id_or_name(self, changes: dict[str, str], chat_type: ChatType) -> None:
+        message = offline().parse({**payload("command_direct"), **changes})
+        assert message is not None
+        assert message.chat_type is chat_type
 
     @pytest.mark.parametrize(
         ("text", "rest"),
@@ -522,6 +578,105 @@ class TestEvents:
             world.server.mention("to the shop")
             await until(lambda: len(sink.deliveries) == 2, "the shop's mention arrives")
         assert sink.texts() == ["to the shop"]
+
+
+class TestActs:
+    """Pressed buttons and commands, over both ways."""
+
+    @pytest.fixture(params=["socket", "events"])
+    def world(self, request: pytest.FixtureRequest) -> SlackWorld:
+        world: SlackWorld = request.getfixturevalue(f"{request.param}_world")
+        return world
+
+    async def test_a_command_is_stored_and_then_taken_in_silence(self, world: SlackWorld, sink: RecordingSink) -> None:
+        sink.gate.clear()
+        async with running(world, sink) as adapter:
+            trigger_id = world.server.command("/link", "ABCD &amp; more")
+            await until(lambda: sink.held == 1, "it reaches the sink")
+            (delivery,) = world.server.deliveries_of(trigger_id)
+            assert not delivery.is_acked
+            sink.gate.set()
+            await until(lambda: delivery.is_acked, "it is acknowledged")
+            await adapter.send(outbound(sink.messages[0].route, "Linked."))
+        (message,) = sink.messages
+        assert (message.kind, message.text) == (EventKind.MESSAGE, "/link ABCD & more")
+        assert (message.message_id, message.sender.user_id) == (f"command:{trigger_id}", ALICE)
+        assert message.sender.display_name == "alice"
+        assert message.chat_type is ChatType.DIRECT
+        assert delivery.response == ""
+        assert [(sent.channel_id, sent.text) for sent in world.sent()] == [(world.direct.channel_id, "Linked.")]
+
+    async def test_a_command_in_a_channel_is_answered_there(self, world: SlackWorld, sink: RecordingSink) -> None:
+        channel = world.server.bot.channel_id
+        async with running(world, sink) as adapter:
+            world.server.command("/new", channel=channel, user="U0BOB")
+            await until(lambda: bool(sink.messages), "it arrives")
+            await adapter.send(outbound(sink.messages[0].route))
+        (message,) = sink.messages
+        assert (message.text, message.chat_type, message.chat_name) == ("/new", ChatType.GROUP, "general")
+        assert [(sent.channel_id, sent.thread_id) for sent in world.sent()] == [(channel, "")]
+
+    async def test_a_redelivered_command_is_one_message(self, world: SlackWorld, sink: RecordingSink) -> None:
+        async with running(world, sink):
+            trigger_id = world.server.command("/new")
+            await until(lambda: len(sink.deliveries) == 1, "it arrives")
+            world.server.redeliver(trigger_id)
+            await until(lambda: len(sink.deliveries) == 2, "it arrives again")
+            world.server.command("/new")
+            await until(lambda: len(sink.messages) == 2, "another one is another")
+
+    @pytest.mark.parametrize("act", ["press", "command"])
+    async def test_what_was_not_stored_is_not_acknowledged(
+        self, act: str, world: SlackWorld, sink: RecordingSink
+    ) -> None:
+        world.server.ack_seconds = 0.3
+        async with running(world, sink) as adapter:
+            await adapter.send(outbound(world.direct, buttons=BUTTONS))
+            await world.server.settled()
+            sink.refusals = 1
+            if act == "press":
+                key = (await world.press(world.sent()[0], BUTTONS[0].data)).event
+            else:
+                key = world.server.command("/new")
+            (delivery,) = world.server.deliveries_of(key)
+            await until(lambda: delivery.is_dropped, "the person is told that it failed")
+        assert sink.messages == []
+        assert sink.refused == 1
+        assert delivery.statuses == ([503] if world.receiver else [])
+
+    async def test_names_fall_back_to_those_of_the_payload(self, world: SlackWorld, sink: RecordingSink) -> None:
+        world.server.fail_next("error", method="users.info", times=100)
+        async with running(world, sink):
+            world.server.command("/new")
+            await until(lambda: bool(sink.messages), "it arrives")
+        assert sink.messages[0].sender.user_name == "alice"
+
+    @pytest.mark.parametrize("broken", ["unreadable_button_without_user", "unreadable_command_without_trigger"])
+    async def test_an_act_that_cannot_be_read_is_kept_and_acknowledged(
+        self, broken: str, world: SlackWorld, sink: RecordingSink
+    ) -> None:
+        raw = dict(payload(broken))
+        async with running(world, sink):
+            for _ in range(2):
+                kind: Any = "slash_commands" if "command" in raw else "interactive"
+                delivery = world.server.raw_interaction(raw, kind=kind)
+                await until(lambda delivery=delivery: delivery.is_acked, "acknowledged")  # type: ignore[misc]
+        assert [unreadable.raw for unreadable in sink.unreadable] == [
+            {key: value for key, value in raw.items() if key not in ("token", "response_url")}
+        ] * 2
+        assert all(unreadable.event_id for unreadable in sink.unreadable)
+        if world.receiver:
+            assert len({unreadable.event_id for unreadable in sink.unreadable}) == 1
+
+    @pytest.mark.parametrize("type_", ["view_submission", "shortcut", "message_action", "block_suggestion"])
+    async def test_other_acts_are_acknowledged_and_pass_by(
+        self, type_: str, world: SlackWorld, sink: RecordingSink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with running(world, sink):
+            delivery = world.server.raw_interaction({"type": type_, "user": {"id": ALICE}, "view": {"id": "V1"}})
+            await until(lambda: delivery.is_acked, "it is acknowledged")
+        assert (sink.messages, sink.unreadable) == ([], [])
+        assert type_ in caplog.text
 
 
 class TestSocket:
@@ -764,11 +919,39 @@ class TestWebhook:
         await adapter.close()
         assert "app_rate_limited" in caplog.text
 
-    async def test_a_form_is_unreadable(self, server: SlackServer, sink: RecordingSink) -> None:
+    @pytest.mark.parametrize(
+        "body", [b"payload=", b"payload={", b"payload=[]", b"payload=null", b"\xff", b"nothing", b"&" * 200]
+    )
+    async def test_a_form_that_holds_nothing_is_unreadable(
+        self, body: bytes, server: SlackServer, sink: RecordingSink
+    ) -> None:
+        adapter = Adapter(OFFLINE_CONFIG, sink)
+        with pytest.raises(UnreadableUpdate):
+            await adapter.webhook(signed(server, body, secret=SIGNING_SECRET, is_form=True))
+        await adapter.close()
+        assert sink.unreadable == []
+
+    async def test_a_form_that_says_it_is_json_is_unreadable(self, server: SlackServer, sink: RecordingSink) -> None:
         adapter = Adapter(OFFLINE_CONFIG, sink)
         with pytest.raises(UnreadableUpdate):
             await adapter.webhook(signed(server, b"command=%2Fhelp&text=", secret=SIGNING_SECRET))
         await adapter.close()
+
+    async def test_a_forged_form_is_refused(self, server: SlackServer, sink: RecordingSink) -> None:
+        adapter = Adapter(OFFLINE_CONFIG, sink)
+        genuine = signed(server, urlencode(payload("command_direct")).encode(), secret=SIGNING_SECRET, is_form=True)
+        with pytest.raises(ForgedRequest):
+            await adapter.webhook(replace(genuine, body=genuine.body.replace(b"ABCD", b"EFGH")))
+        assert (await adapter.webhook(genuine)).body == ""
+        await adapter.close()
+        assert sink.texts() == ["/link ABCD"]
+
+    async def test_the_trial_of_a_certificate_is_answered(self, server: SlackServer, sink: RecordingSink) -> None:
+        adapter = Adapter(OFFLINE_CONFIG, sink)
+        body = b"ssl_check=1&token=ZZZZZZWSxiZZZ2yIvs3peJ"
+        assert (await adapter.webhook(signed(server, body, secret=SIGNING_SECRET, is_form=True))).status == 200
+        await adapter.close()
+        assert (sink.messages, sink.unreadable) == ([], [])
 
     async def test_it_asks_who_it_is_when_the_event_does_not_say(
         self, events_world: SlackWorld, sink: RecordingSink
@@ -869,6 +1052,43 @@ class TestSend:
             await adapter.send(outbound(socket_world.direct, text))
         assert [sent.text for sent in socket_world.server.sent] == [written]
 
+    async def test_blocks_are_for_buttons_alone(self, socket_world: SlackWorld, sink: RecordingSink) -> None:
+        async with running(socket_world, sink) as adapter:
+            await adapter.send(outbound(socket_world.direct, "*1* < 2"))
+            await adapter.send(outbound(socket_world.direct, "<!here> *1* < 2", number=2, buttons=BUTTONS))
+        plain, with_buttons = socket_world.server.sent
+        assert plain.blocks == []
+        section, actions = with_buttons.blocks
+        written = "&lt;!here&gt; *1* &lt; 2"
+        assert with_buttons.text == written
+        assert section == {"type": "section", "text": {"type": "mrkdwn", "text": written, "verbatim": True}}
+        assert [item["value"] for item in actions["elements"]] == [button.data for button in BUTTONS]
+        assert len({item["action_id"] for item in actions["elements"]}) == len(BUTTONS)
+
+    async def test_a_text_longer_than_a_section_has_several(
+        self, socket_world: SlackWorld, sink: RecordingSink
+    ) -> None:
+        lines = [f"{number}: 1 < 2 & <https://example.com/?a=1&b=2|here>" for number in range(70)]
+        async with running(socket_world, sink) as adapter:
+            await adapter.send(outbound(socket_world.direct, "\n".join(lines), buttons=BUTTONS))
+        *sections, actions = socket_world.server.sent[0].blocks
+        texts = [section["text"]["text"] for section in sections]
+        assert len(texts) > 1
+        assert "\n".join(texts) == socket_world.server.sent[0].text
+        assert actions["type"] == "actions"
+
+    async def test_a_long_label_is_cut_and_its_button_works(
+        self, socket_world: SlackWorld, sink: RecordingSink
+    ) -> None:
+        buttons = (Button(label="👩‍👩‍👧‍👦" * 20, data="family"), Button(label="y" * 75, data="yes"))
+        async with running(socket_world, sink) as adapter:
+            await adapter.send(outbound(socket_world.direct, buttons=buttons))
+            (sent,) = socket_world.sent()
+            await socket_world.press(sent, "family")
+            await until(lambda: sink.texts() == ["family"], "the press arrives")
+        labels = [button.label for button in sent.buttons]
+        assert labels == ["👩‍👩‍👧‍👦" * 10 + "👩‍👩‍" + "…", "y" * 75]
+
     async def test_an_empty_text_is_refused(self, socket_world: SlackWorld, sink: RecordingSink) -> None:
         async with running(socket_world, sink) as adapter:
             with pytest.raises(MessageRefused):
@@ -949,6 +1169,61 @@ class TestFake:
                 assert response.status == 404
             async with http.post(f"{url}/control/dm", json={"colour": "red"}) as response:
                 assert response.status == 400
+
+    async def test_people_act_over_http(self, socket_world: SlackWorld, sink: RecordingSink) -> None:
+        url = socket_world.server.url
+        async with running(socket_world, sink) as adapter, aiohttp.ClientSession() as http:
+            receipt = await adapter.send(outbound(socket_world.direct, buttons=BUTTONS))
+            press = {"channel": socket_world.direct.channel_id, "ts": receipt.platform_message_id}
+            async with http.post(f"{url}/control/press", json={**press, "value": BUTTONS[0].data}) as response:
+                assert response.status == 200
+            async with http.post(f"{url}/control/press", json={**press, "value": "never"}) as response:
+                assert response.status == 400
+            async with http.post(f"{url}/control/command", json={"command": "/new"}) as response:
+                assert response.status == 200
+            await until(lambda: len(sink.messages) == 2, "both arrive")
+        assert set(sink.texts()) == {BUTTONS[0].data, "/new"}
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"type": "link"},
+            {"value": "x" * 2001},
+            {"value": 7},
+            {"action_id": ""},
+            {"action_id": "another"},
+            {"text": {"type": "plain_text", "text": "x" * 76}},
+            {"text": {"type": "mrkdwn", "text": "Yes"}},
+            {"text": "Yes"},
+        ],
+    )
+    def test_it_refuses_buttons_that_slack_would_refuse(self, changes: dict[str, Any]) -> None:
+        def button(**fields: Any) -> dict[str, Any]:
+            text = {"type": "plain_text", "text": "Yes"}
+            return {"type": "button", "action_id": "one", "text": text, "value": "yes", **fields}
+
+        other = button(action_id="another")
+        assert _checked_blocks([{"type": "actions", "elements": [button(), other]}])
+        with pytest.raises(Refused, match="invalid_blocks"):
+            _checked_blocks([{"type": "actions", "elements": [button(**changes), other]}])
+
+    @pytest.mark.parametrize(
+        "blocks",
+        [
+            "text",
+            ["text"],
+            [{"type": "section"}],
+            [{"type": "section", "text": {"type": "mrkdwn", "text": ""}}],
+            [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3001}}],
+            [{"type": "section", "text": {"type": "mrkdwn", "text": "x", "emoji": True}}],
+            [{"type": "section", "text": {"type": "mrkdwn", "text": "x"}}] * 51,
+            [{"type": "actions", "elements": []}],
+            [{"type": "poem", "elements": [{}]}],
+        ],
+    )
+    def test_it_refuses_blocks_that_slack_would_refuse(self, blocks: Any) -> None:
+        with pytest.raises(Refused, match="invalid_blocks"):
+            _checked_blocks(blocks)
 
     async def test_it_gives_up_when_told_to(self, socket_world: SlackWorld, sink: RecordingSink) -> None:
         server = socket_world.server

@@ -29,13 +29,15 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import InboundMessage, Route
+from botsrt.core.messages import Button, InboundMessage, Route
 from botsrt.core.ports import BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 from tests.adapters import contract
 from tests.adapters.contract import (
+    BUTTONS,
     RETRY_AFTER_SECONDS,
     AdapterContract,
+    ButtonsContract,
     RecordingSink,
     Said,
     SendFault,
@@ -49,7 +51,7 @@ from tests.adapters.contract import (
     supervised,
     until,
 )
-from tests.fakes.telegram import TOKEN, TelegramServer, Webhook, group, person, supergroup
+from tests.fakes.telegram import TOKEN, Refused, TelegramServer, Webhook, group, person, supergroup
 
 FORUM = supergroup(-1002233445566, "Shop forum", is_forum=True)
 SECRET = "loopback-webhook-secret_1"
@@ -80,6 +82,13 @@ class TelegramWorld(World):
 
     async def deliver_again(self, said: Said) -> None:
         self.server.bot.deliver_again(said.event)
+
+    async def press(self, sent: Sent, data: str) -> Said:
+        user = 501 if sent.channel_id == self.direct.channel_id else 502
+        chat = FORUM if sent.channel_id == str(FORUM["id"]) else int(sent.channel_id)
+        update = self.server.bot.press(data, user=user, chat=chat, message_id=int(sent.message_id))
+        message_id = f"callback:{update['callback_query']['id']}"
+        return Said(channel_id=sent.channel_id, message_id=message_id, user_id=str(user), text=data, event=update)
 
     async def do_something_else(self) -> None:
         self.server.bot.join()
@@ -115,6 +124,7 @@ class TelegramWorld(World):
                 text=sent.text,
                 thread_id=str(sent.thread_id or ""),
                 reply_to=str(sent.reply_to or ""),
+                buttons=tuple(Button(label=item["text"], data=item["callback_data"]) for item in sent.buttons),
             )
             for sent in self.server.sent
         ]
@@ -171,7 +181,7 @@ def hook(update: object, *, secret: str | None = SECRET) -> WebhookRequest:
     return WebhookRequest(method="POST", headers=headers, query="", body=body)
 
 
-class TestPolling(AdapterContract):
+class TestPolling(AdapterContract, ButtonsContract):
     offline_class = Adapter
     offline_config = CONFIG
 
@@ -180,7 +190,7 @@ class TestPolling(AdapterContract):
         return TelegramWorld(server)
 
 
-class TestWebhook(WebhookContract):
+class TestWebhook(WebhookContract, ButtonsContract):
     offline_class = Adapter
     offline_config = replace(CONFIG, settings={"mode": "webhook", "webhook_url": "https://bots.example.org"})
 
@@ -405,6 +415,35 @@ async def test_a_pressed_button_is_a_message_and_is_confirmed(world: TelegramWor
     assert world.server.bot.answered_callbacks == {callback_id}
 
 
+async def test_a_button_is_confirmed_only_when_its_press_is_stored(world: TelegramWorld, sink: RecordingSink) -> None:
+    sink.refusals = 1
+    async with running(world, sink):
+        world.server.bot.press("yes")
+        await until(lambda: sink.refused == 1, "the sink refuses")
+        assert world.server.calls["answerCallbackQuery"] == 0
+        sink.gate.clear()
+        await until(lambda: sink.held == 1, "the press comes again")
+        assert world.server.calls["answerCallbackQuery"] == 0
+        sink.gate.set()
+        await until(lambda: bool(world.server.bot.answered_callbacks), "the button stops waiting")
+
+
+async def test_a_button_below_a_message_that_is_out_of_reach_works(world: TelegramWorld, sink: RecordingSink) -> None:
+    bot = world.server.bot
+    async with running(world, sink) as adapter:
+        await adapter.send(outbound(Route(channel_id="-1001"), buttons=BUTTONS))
+        (sent,) = world.sent()
+        message_id = int(sent.message_id)
+        bot.press(BUTTONS[0].data, user=502, chat=-1001, message_id=message_id, is_inaccessible=True)
+        await until(lambda: bool(bot.answered_callbacks), "the button stops waiting")
+        world.server.delete(-1001, message_id)
+        await adapter.send(outbound(sink.messages[0].route, "Done.", number=2))
+    (message,) = sink.messages
+    assert (message.kind, message.text, message.sender.user_id) == (EventKind.CALLBACK, BUTTONS[0].data, "502")
+    assert message.route == Route(channel_id="-1001", reply_to=sent.message_id)
+    assert [(sent.text, sent.reply_to) for sent in world.sent()][1:] == [("Done.", "")]
+
+
 async def test_a_button_that_cannot_be_confirmed_does_no_harm(world: TelegramWorld, sink: RecordingSink) -> None:
     world.server.fail_next("error", method="answerCallbackQuery", status=400, description="Bad Request: too old")
     async with running(world, sink):
@@ -619,6 +658,15 @@ async def test_an_answer_that_is_no_message_leaves_the_outcome_open(
     with pytest.raises(OutcomeUnknown):
         await adapter.send(outbound(world.direct))
     await adapter.close()
+
+
+async def test_buttons_stand_in_one_row(world: TelegramWorld, sink: RecordingSink) -> None:
+    adapter = world.adapter(sink)
+    await adapter.send(outbound(world.direct, buttons=BUTTONS))
+    await adapter.close()
+    (sent,) = world.server.sent
+    row = [{"text": button.label, "callback_data": button.data} for button in BUTTONS]
+    assert sent.reply_markup == {"inline_keyboard": [row]}
 
 
 async def test_typing_is_shown_in_the_thread_and_its_errors_do_not_matter(
@@ -837,6 +885,39 @@ async def test_the_fake_can_be_driven_from_another_process() -> None:
         assert (await post("/control/state", {}))["bots"]["shop_bot"]["pending"] == 1
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_the_fake_lets_nobody_press_what_is_not_there(world: TelegramWorld, sink: RecordingSink) -> None:
+    bot, adapter = world.server.bot, world.adapter(sink)
+    await adapter.send(outbound(world.direct, buttons=BUTTONS))
+    await adapter.close()
+    message_id = int(world.sent()[0].message_id)
+    with pytest.raises(Refused, match="DATA_INVALID"):
+        bot.press("order:18:yes", message_id=message_id)
+    with pytest.raises(Refused, match="MESSAGE_ID_INVALID"):
+        bot.press(BUTTONS[0].data, user=502, message_id=message_id)
+    world.server.delete(501, message_id)
+    with pytest.raises(Refused, match="MESSAGE_ID_INVALID"):
+        bot.press(BUTTONS[0].data, message_id=message_id)
+    assert not bot.pending
+
+
+@pytest.mark.parametrize(
+    ("button", "problem"),
+    [
+        ({"text": "Yes", "callback_data": "ж" * 33}, "BUTTON_DATA_INVALID"),
+        ({"text": "Yes", "callback_data": ""}, "BUTTON_DATA_INVALID"),
+        ({"text": " ", "callback_data": "yes"}, "Text is empty"),
+        ({"text": "Yes"}, "can't parse reply keyboard"),
+        ("Yes", "can't parse reply keyboard"),
+    ],
+)
+async def test_the_fake_refuses_a_keyboard_that_telegram_would_refuse(button: object, problem: str) -> None:
+    server = TelegramServer()
+    markup = json.dumps({"inline_keyboard": [[button]]})
+    with pytest.raises(Refused, match=problem):
+        server._send_message(server.bot, {"chat_id": "501", "text": "Choose:", "reply_markup": markup})
+    assert not server.sent
 
 
 async def test_the_fake_forgets_the_oldest_when_told_to() -> None:

@@ -5,6 +5,8 @@ Try it from a shell; the tokens and the control verbs are printed at the start::
     python -m tests.fakes.slack --port 9200
     curl -s localhost:9200/control/dm -d '{"text": "hello", "user": "U0ALICE"}'
     curl -s localhost:9200/control/mention -d '{"text": "anybody here?"}'
+    curl -s localhost:9200/control/command -d '{"command": "/link", "text": "ABCD"}'
+    curl -s localhost:9200/control/press -d '{"channel": "D0ALICE0BOT1", "ts": "1715600000.000100", "value": "yes"}'
     curl -s localhost:9200/control/fail_next -d '{"kind": "429", "retry_after": 2, "times": 3}'
     curl -s localhost:9200/control/sent
 
@@ -16,7 +18,8 @@ and point a bot at it with the setting ``api_base_url=http://127.0.0.1:9200``. I
 
 Kept from the real one: HTTP 200 with ``ok: false`` for errors, 429 with Retry-After; an event goes to one connection of
 the app and again, with a retry count, until it is acknowledged; a mention is two events with one ts; a bot hears its
-own messages; metadata is returned only when asked for; thread replies are not part of a channel's history.
+own messages; metadata is returned only when asked for; thread replies are not part of a channel's history; a pressed
+button and a command are delivered once, and a person is told when the app did not take them (``is_dropped``).
 Different: deliveries are repeated within fractions of a second and, unless ``max_retries`` says so, for ever.
 """
 
@@ -36,12 +39,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import WSMsgType, web
 
 #: Longest text of a message. Source: chat.postMessage, "Truncating content" and the error msg_too_long.
 MAX_TEXT_CHARS = 40_000
+
+#: Limits of blocks. Source: Block Kit reference: section, actions, button, text object.
+MAX_BLOCKS = 50
+MAX_SECTION_CHARS = 3_000
+MAX_ACTION_ELEMENTS = 25
+MAX_LABEL_CHARS = 75
+MAX_VALUE_CHARS = 2_000
+MAX_ACTION_ID_CHARS = 255
 
 #: How long an answer to an event may take until it counts as lost, as with Slack; tests set ``server.ack_seconds``.
 ACK_SECONDS = 3.0
@@ -99,25 +111,38 @@ class Sent:
     text: str  # as it came, with &amp; &lt; &gt;
     thread_ts: str = ""
     metadata: dict[str, Any] | None = None
+    blocks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def shown(self) -> str:
-        """The text as people see it."""
-        return self.text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        """The text as people see it: that of the blocks, if there are some."""
+        sections = [block["text"]["text"] for block in self.blocks if block["type"] == "section"]
+        text = "".join(sections) if self.blocks else self.text
+        return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+    @property
+    def buttons(self) -> list[dict[str, Any]]:
+        return _buttons(self.blocks)
+
+
+#: What is delivered; the names are those of Socket Mode's envelopes.
+EnvelopeKind = Literal["events_api", "interactive", "slash_commands"]
 
 
 @dataclass(kw_only=True, eq=False)
 class Delivery:
-    """One event on its way to one app, until it is acknowledged."""
+    """One event, pressed button or command on its way to one app, until it is acknowledged."""
 
     bot: FakeBot = field(repr=False)
     payload: dict[str, Any]
     envelope_id: str
+    kind: EnvelopeKind = "events_api"
     attempts: int = 0
     is_acked: bool = False
-    is_dropped: bool = False  # given up after ``max_retries``
+    is_dropped: bool = False  # given up: an event after ``max_retries``, all else after one attempt
     reason: str = ""  # why the last attempt failed
     statuses: list[int] = field(default_factory=list)  # answers of the events URL
+    response: str = ""  # what the app said beside that it took it; a person sees it below their button or command
     sent_on: web.WebSocketResponse | None = field(default=None, repr=False)
     answer: asyncio.Future[bool] | None = field(default=None, repr=False)
 
@@ -148,8 +173,8 @@ class Refused(Exception):
 #: What ``POST /control/<verb>`` may call.
 VERBS = frozenset(
     {
-        "dm", "say", "mention", "recall", "edit", "unfurl", "delete", "join", "bot_message", "react", "redeliver",
-        "event", "raw_event",
+        "dm", "say", "mention", "press", "command", "recall", "edit", "unfurl", "delete", "join", "bot_message",
+        "react", "redeliver", "event", "raw_event", "raw_interaction",
         "add_bot", "add_user", "add_channel", "archive", "kick", "set_events_url", "verify_url", "set_token_error",
         "fail_next", "duplicates", "disconnect", "drop_connections", "freeze", "reset",
     }
@@ -236,8 +261,8 @@ class SlackServer:
         await self.until(lambda: all(d.is_acked or d.is_dropped for d in self.deliveries), seconds=seconds)
 
     def deliveries_of(self, ts: str) -> list[Delivery]:
-        """The deliveries of the events about one message."""
-        return [d for d in self.deliveries if _event_ts(d.payload["event"]) == ts]
+        """The deliveries of the events about one message, of a pressed button or of a command."""
+        return [d for d in self.deliveries if _event_ts(d.payload) == ts]
 
     # -- the world ----------------------------------------------------------------------------------------------
 
@@ -348,6 +373,67 @@ class SlackServer:
         target = self._bot(bot)
         return self.say(f"<@{target.user_id}> {text}", channel=channel or target.channel_id, **details)
 
+    def press(self, channel: str, ts: str, value: str, *, user: str = ALICE) -> str:
+        """Somebody presses the button with ``value`` below a bot's message; returns the action_ts.
+
+        Raises:
+            ValueError: the message has no such button.
+        """
+        self.add_user(user)
+        where, message = self.channels[channel], self.channels[channel].messages[ts]
+        button = next((button for button in _buttons(message.get("blocks", [])) if button["value"] == value), None)
+        if button is None:
+            raise ValueError(f"the message has no button with the value {value!r}")
+        bot = next(bot for bot in self.bots if bot.bot_id == message["bot_id"])
+        container = {"type": "message", "message_ts": ts, "channel_id": channel, "is_ephemeral": False}
+        if "thread_ts" in message:
+            container["thread_ts"] = message["thread_ts"]
+        action_ts = self._new_ts()
+        payload = {
+            "type": "block_actions",
+            **self._interaction(bot),
+            "user": {"id": user, "username": self.users[user]["name"], "team_id": bot.team_id},
+            "container": container,
+            "team": {"id": bot.team_id, "domain": bot.team_id.lower()},
+            "enterprise": None,
+            "channel": {"id": channel, "name": _told_name(where)},
+            "message": _stored(message, with_metadata=True),
+            "state": {"values": {}},
+            "actions": [{**button, "block_id": "fake=", "action_ts": action_ts}],
+        }
+        self._deliver(bot, payload, kind="interactive")
+        return action_ts
+
+    def command(self, command: str, text: str = "", *, channel: str = "", user: str = ALICE, bot: str = "") -> str:
+        """A slash command, in the direct chat with the bot unless ``channel`` says where; returns the trigger_id."""
+        target = self._bot(bot)
+        where = self.channels[channel] if channel else self.dm_channel(user, target)
+        self.add_user(user)
+        payload = {
+            **self._interaction(target),
+            "team_id": target.team_id,
+            "team_domain": target.team_id.lower(),
+            "channel_id": where.id,
+            "channel_name": _told_name(where),
+            "user_id": user,
+            "user_name": self.users[user]["name"],
+            "command": command,
+            "text": text,
+        }
+        self._deliver(target, payload, kind="slash_commands")
+        return str(payload["trigger_id"])
+
+    def _interaction(self, bot: FakeBot) -> dict[str, Any]:
+        """What a pressed button and a command have in common."""
+        number = next(self._numbers)
+        return {
+            "token": "fakeVerificationToken0001",
+            "api_app_id": bot.app_id,
+            "is_enterprise_install": "false",
+            "trigger_id": f"{number}.{number}.0123456789abcdef0123456789abcdef",
+            "response_url": f"{self.url}/respond/{bot.team_id}/{number}/fakeResponseSecret",
+        }
+
     def recall(self, text: str, *, channel: str = "", user: str = ALICE) -> str:
         """A channel message of earlier days: it stands there, and no event tells of it."""
         where = self.channels[channel or self.bot.channel_id]
@@ -408,7 +494,7 @@ class SlackServer:
     def redeliver(self, ts: str) -> None:
         """Deliver the events about a message once more, as after an answer that got lost."""
         for delivery in self.deliveries_of(ts):
-            self._deliver(delivery.bot, delivery.payload, attempts=1, reason="timeout")
+            self._deliver(delivery.bot, delivery.payload, kind=delivery.kind, attempts=1, reason="timeout")
 
     def event(self, event: dict[str, Any], *, bot: str = "") -> None:
         """Any inner event, as it is."""
@@ -417,6 +503,10 @@ class SlackServer:
     def raw_event(self, payload: Any, *, bot: str = "") -> Delivery:
         """Any outer payload, as it is: for broken ones."""
         return self._deliver(self._bot(bot), payload)
+
+    def raw_interaction(self, payload: Any, *, kind: EnvelopeKind = "interactive", bot: str = "") -> Delivery:
+        """Any payload of a pressed button or the like, or of a command, as it is."""
+        return self._deliver(self._bot(bot), payload, kind=kind)
 
     def _say(
         self,
@@ -493,10 +583,19 @@ class SlackServer:
         if self._random.random() < self._duplicate_probability:
             self._deliver(bot, payload, attempts=1, reason="timeout")
 
-    def _deliver(self, bot: FakeBot, payload: dict[str, Any], *, attempts: int = 0, reason: str = "") -> Delivery:
+    def _deliver(
+        self,
+        bot: FakeBot,
+        payload: dict[str, Any],
+        *,
+        kind: EnvelopeKind = "events_api",
+        attempts: int = 0,
+        reason: str = "",
+    ) -> Delivery:
         delivery = Delivery(
             bot=bot,
             payload=payload,
+            kind=kind,
             envelope_id=f"env-{next(self._numbers):09}",
             attempts=attempts,
             reason=reason,
@@ -509,7 +608,8 @@ class SlackServer:
 
     async def _deliver_until_acked(self, delivery: Delivery) -> None:
         first = delivery.attempts
-        while self.max_retries is None or delivery.attempts - first <= self.max_retries:
+        max_retries = self.max_retries if delivery.kind == "events_api" else 0
+        while max_retries is None or delivery.attempts - first <= max_retries:
             if delivery.bot.events_url:
                 delivery.is_acked = await self._post(delivery)
             else:
@@ -528,11 +628,11 @@ class SlackServer:
         envelope: dict[str, Any] = {
             "envelope_id": delivery.envelope_id,
             "payload": delivery.payload,
-            "type": "events_api",
-            "accepts_response_payload": False,
-            "retry_attempt": delivery.attempts,
-            "retry_reason": delivery.reason,
+            "type": delivery.kind,
+            "accepts_response_payload": delivery.kind != "events_api",
         }
+        if delivery.kind == "events_api":
+            envelope |= {"retry_attempt": delivery.attempts, "retry_reason": delivery.reason}
         delivery.attempts += 1
         delivery.sent_on = bot.connections[-1]
         delivery.answer = asyncio.get_running_loop().create_future()
@@ -548,15 +648,16 @@ class SlackServer:
 
     async def _post(self, delivery: Delivery) -> bool:
         """One attempt over HTTP, signed."""
-        body = json.dumps(delivery.payload).encode()
-        headers = self.signed_headers(body, bot=delivery.bot)
-        if delivery.attempts:
+        body = _body(delivery)
+        headers = self.signed_headers(body, bot=delivery.bot, is_form=delivery.kind != "events_api")
+        if delivery.attempts and delivery.kind == "events_api":
             headers |= {"X-Slack-Retry-Num": str(delivery.attempts), "X-Slack-Retry-Reason": delivery.reason}
         delivery.attempts += 1
         assert self._http
         try:
             async with self._http.post(delivery.bot.events_url, data=body, headers=headers) as response:
                 delivery.statuses.append(response.status)
+                delivery.response = await response.text()
                 delivery.reason = "http_error"
                 return 200 <= response.status < 300
         except TimeoutError:
@@ -565,13 +666,15 @@ class SlackServer:
             delivery.reason = "connection_failed"
         return False
 
-    def signed_headers(self, body: bytes, *, bot: FakeBot | None = None, at: float | None = None) -> dict[str, str]:
+    def signed_headers(
+        self, body: bytes, *, bot: FakeBot | None = None, at: float | None = None, is_form: bool = False
+    ) -> dict[str, str]:
         """Headers of a request that Slack made ``at`` a time (epoch seconds; None: now)."""
         timestamp = str(int(time.time() if at is None else at))
         secret = (bot or self.bot).signing_secret.encode()
         signature = hmac.new(secret, b"v0:" + timestamp.encode() + b":" + body, hashlib.sha256).hexdigest()
         return {
-            "Content-Type": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded" if is_form else "application/json",
             "User-Agent": "Slackbot 1.0 (+https://api.slack.com/robots)",
             "X-Slack-Request-Timestamp": timestamp,
             "X-Slack-Signature": f"v0={signature}",
@@ -619,6 +722,7 @@ class SlackServer:
     def _acknowledge(self, bot: FakeBot, answer: dict[str, Any]) -> None:
         delivery = self._waiting.get(str(answer.get("envelope_id")))
         if delivery and delivery.bot is bot and delivery.answer and not delivery.answer.done():
+            delivery.response = json.dumps(answer["payload"]) if "payload" in answer else ""
             delivery.answer.set_result(True)
 
     def _forget(self, bot: FakeBot, socket: web.WebSocketResponse) -> None:
@@ -724,6 +828,7 @@ class SlackServer:
             raise Refused("no_text")
         if len(text) > MAX_TEXT_CHARS:
             raise Refused("msg_too_long")
+        blocks = _checked_blocks(_json_value(args.get("blocks")) or [])
         metadata = _json_value(args.get("metadata"))
         if metadata is not None and set(metadata) != {"event_type", "event_payload"}:
             raise Refused("invalid_metadata_format")
@@ -732,6 +837,8 @@ class SlackServer:
         message = self._message_event(channel, fields)
         if thread_ts:
             message["thread_ts"] = thread_ts
+        if blocks:
+            message["blocks"] = blocks
         self._emit_all(channel, dict(message))
         if metadata is not None:
             message["metadata"] = metadata
@@ -744,6 +851,7 @@ class SlackServer:
                 text=text,
                 thread_ts=thread_ts,
                 metadata=metadata,
+                blocks=blocks,
             )
         )
         return {"channel": channel.id, "ts": message["ts"], "message": _stored(message, with_metadata=True)}
@@ -820,12 +928,72 @@ class SlackServer:
         return web.json_response({"ok": True, "result": _plain(result)})
 
 
-def _event_ts(event: object) -> str:
-    """The ts of the message that an event is about."""
+def _event_ts(payload: object) -> str:
+    """The ts of the message that an event is about, the action_ts of a pressed button, the trigger_id of a command."""
+    if not isinstance(payload, dict):
+        return ""
+    if payload.get("type") == "block_actions" and payload.get("actions"):
+        return str(payload["actions"][0].get("action_ts", ""))
+    if "command" in payload:
+        return str(payload.get("trigger_id", ""))
+    event = payload.get("event")
     if not isinstance(event, dict):
         return ""
     message = event.get("message")
     return str(message["ts"] if isinstance(message, dict) else event.get("deleted_ts") or event.get("ts", ""))
+
+
+def _told_name(channel: Channel) -> str:
+    """What a payload of a person's act calls a conversation."""
+    return "directmessage" if channel.kind == "im" else channel.name
+
+
+def _body(delivery: Delivery) -> bytes:
+    """The body of a call: JSON for an event; for a person's act a form, and in it JSON or single fields."""
+    if delivery.kind == "events_api":
+        return json.dumps(delivery.payload).encode()
+    if delivery.kind == "interactive":
+        return urlencode({"payload": json.dumps(delivery.payload)}).encode()
+    return urlencode(delivery.payload).encode()
+
+
+def _buttons(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [element for block in blocks if block["type"] == "actions" for element in block["elements"]]
+
+
+def _checked_blocks(blocks: Any) -> list[dict[str, Any]]:
+    """``blocks``, if they are sections and buttons as Slack takes them."""
+    try:
+        are_fine = len(blocks) <= MAX_BLOCKS and all(map(_is_block, blocks))
+        ids = [button["action_id"] for button in _buttons(blocks)]
+    except (TypeError, KeyError, AttributeError):
+        raise Refused("invalid_blocks") from None
+    if not are_fine or len(set(ids)) != len(ids):
+        raise Refused("invalid_blocks")
+    checked: list[dict[str, Any]] = blocks
+    return checked
+
+
+def _is_block(block: dict[str, Any]) -> bool:
+    if block["type"] == "section":
+        return _is_text(block["text"], {"mrkdwn", "plain_text"}, max_chars=MAX_SECTION_CHARS)
+    elements = block["elements"]
+    return block["type"] == "actions" and 1 <= len(elements) <= MAX_ACTION_ELEMENTS and all(map(_is_button, elements))
+
+
+def _is_button(element: dict[str, Any]) -> bool:
+    return (
+        element["type"] == "button"
+        and _is_text(element["text"], {"plain_text"}, max_chars=MAX_LABEL_CHARS)
+        and 1 <= len(element["action_id"]) <= MAX_ACTION_ID_CHARS
+        and isinstance(element["value"], str)
+        and 1 <= len(element["value"]) <= MAX_VALUE_CHARS
+    )
+
+
+def _is_text(text: dict[str, Any], types: set[str], *, max_chars: int) -> bool:
+    known = {"type", "text", "verbatim" if text["type"] == "mrkdwn" else "emoji"}
+    return text["type"] in types and 1 <= len(text["text"]) <= max_chars and set(text) <= known
 
 
 def _plain(result: Any) -> Any:
@@ -841,6 +1009,7 @@ def _plain(result: Any) -> Any:
 def _delivery_summary(delivery: Delivery) -> dict[str, Any]:
     return {
         "bot": delivery.bot.name,
+        "kind": delivery.kind,
         "envelope_id": delivery.envelope_id,
         "attempts": delivery.attempts,
         "is_acked": delivery.is_acked,

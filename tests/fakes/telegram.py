@@ -18,8 +18,8 @@ and point a bot at it with the setting ``api_base_url=http://127.0.0.1:9100``. I
 Kept from the real one: an offset is the acknowledgement; a second poller ends the first with 409, and so does a
 webhook; texts have 4096 UTF-16 units; ids are counted per chat, so they repeat between chats; an update that a webhook
 did not take is posted again, in order per chat; commands and mentions are marked by entities; a missing reply target
-is an error unless ``allow_sending_without_reply``; errors are JSON with ``description`` and ``parameters``, and gateway
-errors need not be.
+is an error unless ``allow_sending_without_reply``; only a button that its message has can be pressed; errors are JSON
+with ``description`` and ``parameters``, and gateway errors need not be.
 Different: webhooks may be plain HTTP, a failed one is repeated within fractions of a second and for ever, and a bot
 may write to a chat that it has never heard of.
 """
@@ -48,6 +48,9 @@ TOKEN = "7000000001:FAKE-telegram-token-of-the-shop-bot"
 
 #: Longest text, in UTF-16 code units. Source: sendMessage, "1-4096 characters after entities parsing".
 MAX_TEXT_UTF16 = 4096
+
+#: Longest data of a button, in bytes. Source: InlineKeyboardButton, ``callback_data``.
+MAX_CALLBACK_BYTES = 64
 
 #: The first pause before a webhook call is repeated, and the longest, in seconds.
 WEBHOOK_RETRY_SECONDS = (0.02, 1.0)
@@ -159,7 +162,13 @@ class Sent:
     text: str
     thread_id: int | None = None
     reply_to: int | None = None
+    reply_markup: Json | None = None
     edits: int = 0
+
+    @property
+    def buttons(self) -> list[Json]:
+        """The buttons below it, row by row."""
+        return [button for row in (self.reply_markup or {}).get("inline_keyboard", ()) for button in row]
 
 
 @dataclass(kw_only=True)
@@ -270,15 +279,45 @@ class FakeBot:
         changed |= {"edit_date": date, field_name: text, **({"entities": marks} if marks else {})}
         return self.update("edited_message", changed)
 
-    def press(self, data: str, *, user: Json | int = 501, chat: Json | int | None = None) -> Json:
-        """Somebody presses a button under a message of the bot."""
+    def press(
+        self,
+        data: str,
+        *,
+        user: Json | int = 501,
+        chat: Json | int | None = None,
+        message_id: int | None = None,
+        is_inaccessible: bool = False,
+    ) -> Json:
+        """Somebody presses a button under a message of the bot: one that it sent, or else one of earlier days.
+
+        An inaccessible message is one that Telegram tells no more of than its id. Raises ``Refused``, as a person's
+        client would be told, when the message is none of the bot's or has no such button.
+        """
         sender = _user(user)
         where = _chat(chat, sender)
-        message = self.own_message(where["id"], "Choose:", chat=where)
+        if message_id is None:
+            message = self.own_message(where["id"], "Choose:", chat=where)
+            message["reply_markup"] = {"inline_keyboard": [[{"text": data, "callback_data": data}]]}
+        else:
+            message = self._pressed_message(where, message_id, data)
+        if is_inaccessible:
+            message = {"chat": where, "message_id": message["message_id"], "date": 0}
         callback_id = str(4_000_000_000 + self._next_update_id)
         self._callbacks.add(callback_id)
         query = {"id": callback_id, "from": sender, "message": message, "chat_instance": "-1", "data": data}
         return self.update("callback_query", query)
+
+    def _pressed_message(self, chat: Json, message_id: int, data: str) -> Json:
+        sent = self.server.find_sent(self, chat["id"], message_id)
+        if sent is None:
+            raise Refused(400, "Bad Request: MESSAGE_ID_INVALID")
+        if data not in [button.get("callback_data") for button in sent.buttons]:
+            raise Refused(400, "Bad Request: DATA_INVALID")
+        message: Json = {"message_id": message_id, "from": self.user, "chat": chat, "date": int(time.time())}
+        message |= {"text": sent.text, "reply_markup": sent.reply_markup}
+        if sent.thread_id is not None:
+            message |= {"message_thread_id": sent.thread_id, "is_topic_message": True}
+        return message
 
     def join(self, *, user: Json | int = 503, chat: Json | int = -1001000000500) -> Json:
         """Somebody joins a group."""
@@ -634,6 +673,13 @@ class TelegramServer:
             },
         }
 
+    def find_sent(self, bot: FakeBot, chat_id: int, message_id: int) -> Sent | None:
+        """A message of the bot that still stands in its chat, if it is remembered."""
+        if (chat_id, message_id) in self.deleted:
+            return None
+        key = (bot.username, chat_id, message_id)
+        return next((sent for sent in reversed(self.sent) if (sent.bot, sent.chat_id, sent.message_id) == key), None)
+
     # -- the HTTP faces ----
 
     async def _control(self, request: web.Request) -> web.Response:
@@ -659,6 +705,8 @@ class TelegramServer:
                 name = arguments.pop("bot", "")
                 bot = next((bot for bot in self.bots.values() if bot.username == name), self.bot)
                 return web.json_response(getattr(bot, verb)(**arguments))
+        except Refused as refused:
+            return _error(refused)
         except (TypeError, ValueError, KeyError) as error:
             return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
         return web.json_response({"error": "no such verb", "verbs": VERBS}, status=404)
@@ -801,6 +849,7 @@ class TelegramServer:
     def _send_message(self, bot: FakeBot, params: dict[str, str]) -> Json:
         chat_id = self._writable_chat(params)
         text = _text(params)
+        keyboard = _inline_keyboard(params)
         reply = json.loads(params.get("reply_parameters", "{}"))
         reply_to = reply.get("message_id")
         if reply_to is not None and not bot.has_message(chat_id, reply_to):
@@ -811,6 +860,8 @@ class TelegramServer:
         message = bot.own_message(chat_id, text)
         if thread_id is not None:
             message |= {"message_thread_id": thread_id, "is_topic_message": True}
+        if keyboard is not None:
+            message["reply_markup"] = keyboard
         self.sent.append(
             Sent(
                 bot=bot.username,
@@ -819,6 +870,7 @@ class TelegramServer:
                 text=text,
                 thread_id=thread_id,
                 reply_to=reply_to,
+                reply_markup=keyboard,
             )
         )
         self.sent_total += 1
@@ -831,14 +883,13 @@ class TelegramServer:
     def _edit_message_text(self, bot: FakeBot, params: dict[str, str]) -> Json:
         chat_id, message_id = self._writable_chat(params), _integer(params, "message_id")
         text = _text(params)
-        for sent in reversed(self.sent):
-            if (sent.bot, sent.chat_id, sent.message_id) == (bot.username, chat_id, message_id):
-                break
-        else:
+        keyboard = _inline_keyboard(params)  # without one, the message has none from now on
+        sent = self.find_sent(bot, chat_id, message_id)
+        if sent is None:
             raise Refused(400, "Bad Request: message to edit not found")
-        if sent.text == text:
+        if (sent.text, sent.reply_markup) == (text, keyboard):
             raise Refused(400, "Bad Request: message is not modified")
-        sent.text, sent.edits = text, sent.edits + 1
+        sent.text, sent.reply_markup, sent.edits = text, keyboard, sent.edits + 1
         now = int(time.time())
         return {
             "message_id": message_id,
@@ -847,6 +898,7 @@ class TelegramServer:
             "date": now,
             "edit_date": now,
             "text": text,
+            **({"reply_markup": keyboard} if keyboard is not None else {}),
         }
 
     def _answer_callback_query(self, bot: FakeBot, params: dict[str, str]) -> bool:
@@ -938,6 +990,21 @@ def _text(params: Mapping[str, str]) -> str:
     if utf16_length(text) > MAX_TEXT_UTF16:
         raise Refused(400, "Bad Request: message is too long")
     return text
+
+
+def _inline_keyboard(params: Mapping[str, str]) -> Json | None:
+    """The buttons below a message; other keyboards than inline ones are none of this server's."""
+    try:
+        keyboard: Json = json.loads(params.get("reply_markup", "{}"))
+        buttons = [button for row in keyboard.get("inline_keyboard", ()) for button in row]
+        for button in buttons:
+            if not button["text"].strip():
+                raise Refused(400, "Bad Request: can't parse inline keyboard button: Text is empty")
+            if not 1 <= len(button["callback_data"].encode()) <= MAX_CALLBACK_BYTES:
+                raise Refused(400, "Bad Request: BUTTON_DATA_INVALID")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refused(400, "Bad Request: can't parse reply keyboard markup JSON object") from None
+    return keyboard if buttons else None
 
 
 def _migrated(new_chat_id: int) -> Refused:
