@@ -34,7 +34,7 @@ class Command(cli.VerbCommand):
             at = last.last_activity_at
             rows = rows.filter(Q(last_activity_at__lt=at) | Q(last_activity_at=at, pk__lt=last.pk))
         shown = [_row(session) for session in rows[: options["limit"]]]
-        self.table(options, shown, empty="No sessions.", whole=("account", "session"))
+        self.table(options, shown, empty="No sessions.", whole=("account", "session"), only_json=("lane",))
 
     def do_show(self, options: dict[str, Any]) -> None:
         session = _session(options["session_id"])
@@ -66,6 +66,7 @@ def _row(session: BotSession) -> dict[str, Any]:
         "handler": session.handler,
         "chat": session.chat_name,
         "session": session.session_id,
+        "lane": session.lane,
     }
 
 
