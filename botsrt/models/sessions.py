@@ -5,7 +5,15 @@ from __future__ import annotations
 from django.db import models
 
 from botsrt.core.states import Handler, HistoryKind, Role, SessionScope
-from botsrt.models.fields import account_field, id_field, name_field, platform_field, session_id_field, state_field
+from botsrt.models.fields import (
+    account_field,
+    actor_field,
+    id_field,
+    name_field,
+    platform_field,
+    session_id_field,
+    state_field,
+)
 from botsrt.models.identity import Contact
 
 
@@ -24,6 +32,8 @@ class BotSession(models.Model):
     thread_id = id_field(blank=True, default="")
     chat_name = name_field()
     handler = state_field(Handler, default=Handler.BOT)
+    handler_by = actor_field(blank=True, default="")  # who has it in hand, or paused it
+    handler_since = models.DateTimeField(null=True)
     epoch = models.PositiveIntegerField(default=1)  # grows when a running turn must not end: its generation is then old
     context_start = models.BigIntegerField(default=0)  # history rows up to this id are not shown to the agent
     runtime_state = models.JSONField(default=dict)
@@ -66,11 +76,18 @@ class HistoryMessage(models.Model):
     route = models.JSONField(default=dict)
     source = models.CharField(max_length=60, blank=True, default="")
     metadata = models.JSONField(default=dict)
-    mirror_key = models.CharField(max_length=200, null=True, unique=True)  # noqa: DJ001  null: not a mirror
+    mirror_key = models.CharField(max_length=200, null=True, unique=True)  # noqa: DJ001  null: a turn wrote it
     created_at = models.DateTimeField()  # when it was written, by the platform's clock where it tells
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["turn", "ordinal"], name="history_turn_ordinal")]
+        constraints = [
+            models.UniqueConstraint(fields=["turn", "ordinal"], name="history_turn_ordinal"),
+            # A note has nowhere to go: nothing that sends could find a route in it.
+            models.CheckConstraint(
+                condition=~models.Q(kind=HistoryKind.NOTE) | models.Q(role=Role.SYSTEM, turn=None, route={}),
+                name="history_note_is_internal",
+            ),
+        ]
         indexes = [
             models.Index(fields=["session", "id"], name="history_session"),
             models.Index(fields=["entry"], name="history_entry", condition=models.Q(entry__isnull=False)),

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from botsrt.core.states import DLQState, EntryState, OutboxState, Outcome, TurnState
 from botsrt.models import Bot, DLQItem, HistoryMessage, JournalEntry, OutboxMessage, Turn
+from botsrt.services import handling
 
 #: Ids named per kind of leak; the count tells the rest.
 _NAMED = 20
@@ -90,10 +91,12 @@ def _rules(entries: QuerySet[JournalEntry], *, overdue: datetime) -> Iterator[tu
         "running turns whose lease ran out long ago (does a worker run?)",
         Turn.objects.filter(state=TurnState.RUNNING, lease_expires_at__lt=overdue),
     )
+    by_staff = Q(outcome_reason=handling.BY_STAFF)
+    answered = entries.filter(outcome=Outcome.ANSWERED)
     replies = OutboxMessage.objects.filter(turn=OuterRef("turn"))
-    yield "answered entries without a reply", entries.filter(~Exists(replies), outcome=Outcome.ANSWERED)
-    spoken = HistoryMessage.objects.filter(turn=OuterRef("turn"))
-    yield "answered entries that the history does not have", entries.filter(~Exists(spoken), outcome=Outcome.ANSWERED)
+    yield "answered entries without a reply", answered.filter(~by_staff, ~Exists(replies))
+    spoken = HistoryMessage.objects.filter(Q(turn=OuterRef("turn")) | Q(entry=OuterRef("pk")))
+    yield "answered entries that the history does not have", answered.filter(~Exists(spoken))
     cases = DLQItem.objects.filter(entry=OuterRef("pk"), state=DLQState.OPEN)
     yield "dead entries without an open dead letter item", entries.filter(~Exists(cases), state=EntryState.DEAD)
     items = DLQItem.objects.filter(entry__in=entries)

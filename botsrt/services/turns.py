@@ -24,6 +24,7 @@ from botsrt.core.ports import HistoryItem
 from botsrt.core.states import (
     DLQReason,
     EntryState,
+    Handler,
     HistoryKind,
     OutboxSource,
     OutboxState,
@@ -203,8 +204,10 @@ def _due_groups(*, accounts: Collection[str] | None, limit: int, max_entries: in
     enabled = Bot.objects.filter(is_enabled=True)
     if accounts is not None:
         enabled = enabled.filter(account__in=accounts)
+    # What a human has in hand waits for them; commands of the chat go on working.
+    is_ours = Q(session__handler=Handler.BOT) | ~Q(command="")
     pending = JournalEntry.objects.filter(
-        state=EntryState.PENDING, available_at__lte=now, account__in=enabled.values("account")
+        is_ours, state=EntryState.PENDING, available_at__lte=now, account__in=enabled.values("account")
     )
     running = Turn.objects.filter(lane=OuterRef("lane"), state=TurnState.RUNNING)
     # A lane may have many due entries, so more rows are read than lanes are wanted.
@@ -265,7 +268,7 @@ def _as_claimed(rows: Sequence[JournalEntry]) -> ClaimedTurn:
     turn, session = last.turn, last.session
     assert turn is not None
     assert session is not None
-    entries = tuple(_claimed_entry(row) for row in rows)
+    entries = tuple(as_claimed(row) for row in rows)
     return ClaimedTurn(
         id=turn.id,
         lane=turn.lane,
@@ -294,7 +297,7 @@ def rehearsal(*, entry_id: int) -> ClaimedTurn:
         raise NotFound(f"There is no journal entry {entry_id}.")
     if row.session is None:
         raise InvalidInput("entry", f"{entry_id} was not readable when it came, so there is nothing to run.")
-    entry = _claimed_entry(row)
+    entry = as_claimed(row)
     return ClaimedTurn(
         id=new_turn_id(),
         lane=row.lane,
@@ -311,7 +314,8 @@ def rehearsal(*, entry_id: int) -> ClaimedTurn:
     )
 
 
-def _claimed_entry(row: JournalEntry) -> ClaimedEntry:
+def as_claimed(row: JournalEntry) -> ClaimedEntry:
+    """The entry with its message, as staff edited it; ``row`` with contact and alias selected."""
     payload = dict(row.payload)
     if row.edited_text is not None:
         payload["text"] = row.edited_text
@@ -404,6 +408,33 @@ def _ending(*, has_reply: bool, is_held: bool) -> tuple[EntryState, Outcome]:
     return EntryState.COMPLETED, Outcome.ANSWERED if has_reply else Outcome.SILENT
 
 
+def said(
+    entry: ClaimedEntry,
+    *,
+    session_pk: int,
+    platform: str,
+    account: str,
+    turn_id: uuid.UUID | None = None,
+    ordinal: int = 0,
+    kind: HistoryKind = HistoryKind.CHAT,
+) -> HistoryMessage:
+    """What a person wrote, as a row of the history."""
+    message = entry.message
+    return HistoryMessage(
+        session_id=session_pk,
+        turn_id=turn_id,
+        ordinal=ordinal,
+        entry_id=entry.id,
+        role=Role.USER,
+        kind=kind,
+        sender_name=one_line(message.sender.display_name or message.sender.user_name),
+        text=message.text,
+        attachments=message.to_payload()["attachments"],
+        route=_route_json(platform, account, message.route),
+        created_at=message.sent_at or entry.received_at,
+    )
+
+
 def _history_rows(
     turn: ClaimedTurn, entries: Sequence[ClaimedEntry], result: Result, *, now: datetime
 ) -> list[HistoryMessage]:
@@ -414,18 +445,14 @@ def _history_rows(
             HistoryMessage.objects.filter(entry__in=turn.entry_ids, role=Role.USER).values_list("entry", flat=True)
         )
     rows = [
-        HistoryMessage(
-            session_id=turn.session_pk,
+        said(
+            entry,
+            session_pk=turn.session_pk,
+            platform=turn.platform,
+            account=turn.account,
             turn_id=turn.id,
             ordinal=ordinal,
-            entry_id=entry.id,
-            role=Role.USER,
             kind=result.kind,
-            sender_name=one_line(entry.message.sender.display_name or entry.message.sender.user_name),
-            text=entry.message.text,
-            attachments=entry.message.to_payload()["attachments"],
-            route=_route_json(turn, entry.message.route),
-            created_at=entry.message.sent_at or entry.received_at,
         )
         for ordinal, entry in enumerate(entries)
         if entry.id not in known
@@ -439,7 +466,7 @@ def _history_rows(
                 role=Role.ASSISTANT,
                 kind=result.kind,
                 text=storable(result.text),
-                route=_route_json(turn, turn.route),
+                route=_route_json(turn.platform, turn.account, turn.route),
                 source=result.agent,
                 metadata=dict(result.metadata),
                 created_at=now,
@@ -448,10 +475,10 @@ def _history_rows(
     return rows
 
 
-def _route_json(turn: ClaimedTurn, route: Route) -> dict[str, str]:
+def _route_json(platform: str, account: str, route: Route) -> dict[str, str]:
     return {
-        "platform": turn.platform,
-        "account": turn.account,
+        "platform": platform,
+        "account": account,
         "channel_id": route.channel_id,
         "thread_id": route.thread_id,
     }
