@@ -8,6 +8,7 @@ from typing import Any
 from botsrt import conf
 from botsrt.adapters import registry
 from botsrt.agents import registry as agent_registry
+from botsrt.core.chunking import chunk, length
 from botsrt.core.errors import StorageUnavailable, UnreadableUpdate
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import AgentConfig, BotConfig, Option, Probe
@@ -35,6 +36,14 @@ def shape(platform: str) -> Shape:
     """
     adapter = registry.adapter_class(platform, conf.load().adapter_packages)
     return Shape(settings=adapter.settings, credentials=adapter.credentials)
+
+
+def parts(text: str, platform: str) -> tuple[str, ...]:
+    """A text cut for its platform, with room for the label that a second sending carries."""
+    config = conf.load()
+    capabilities = registry.adapter_class(platform, config.adapter_packages).capabilities
+    unit = capabilities.text_unit
+    return tuple(chunk(text, limit=capabilities.max_text - length(config.resend_label, unit), unit=unit))
 
 
 def agent_options(kind: str) -> tuple[Option, ...]:

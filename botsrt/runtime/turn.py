@@ -11,11 +11,9 @@ from typing import Any
 from django.utils import timezone
 
 from botsrt import conf
-from botsrt.adapters import registry
 from botsrt.conf import RuntimeConfig
 from botsrt.core import access, backoff, keys
 from botsrt.core.access import Asker, Decision, Verdict
-from botsrt.core.chunking import chunk, length
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
 from botsrt.core.errors import (
     AgentError,
@@ -29,6 +27,7 @@ from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import AgentReply, AgentRequest
 from botsrt.core.states import ChatType, Standing
 from botsrt.core.text import one_line
+from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.services import reception, turns
@@ -167,7 +166,7 @@ async def _answer(
     finally:
         typing.cancel()
     result = Result(
-        parts=tuple(_parts(reply.text, turn.platform, config)),
+        parts=platforms.parts(reply.text, turn.platform),
         text=reply.text if reply.text.strip() else "",
         dropped=dropped,
         agent=bot.agent.name,
@@ -255,13 +254,6 @@ async def _typing(show_typing: ShowTyping, turn: ClaimedTurn) -> None:
         await show_typing(turn)
     except Exception as error:  # noqa: BLE001  nobody waits for an indicator
         logger.debug("typing indicator: %s", error)
-
-
-def _parts(text: str, platform: str, config: RuntimeConfig) -> list[str]:
-    """The reply cut for its platform, with room for the label that a second sending carries."""
-    capabilities = registry.adapter_class(platform, config.adapter_packages).capabilities
-    unit = capabilities.text_unit
-    return chunk(text, limit=capabilities.max_text - length(config.resend_label, unit), unit=unit)
 
 
 async def dry_run(entry_id: int) -> AgentReply:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.states import EntryState, Handler, HistoryKind, OutboxState, Role, TurnState
 from botsrt.models import AuditEvent, BotSession, HistoryMessage, OutboxMessage, Turn
@@ -38,11 +41,11 @@ def _shop():
     a_bot()
 
 
-def take(actor=ALICE, handler=Handler.HUMAN, **fields):
+def take(actor: Actor = ALICE, handler: Handler = Handler.HUMAN, **fields: Any) -> None:
     handling.hand_to(session_id=SESSION, handler=handler, actor=actor, now=NOW, **fields)
 
 
-def say(text="I am human.", key="form-1", **fields):
+def say(text: str = "I am human.", key: str = "form-1", **fields: Any) -> bool:
     return handling.reply(
         session_id=SESSION, text=text, parts=[text], idempotency_key=key, actor=ALICE, now=NOW, **fields
     )
