@@ -1,0 +1,117 @@
+"""Transcripts of a conversation, over all platforms, as files for people and programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from botsrt.core import redact
+from botsrt.core.actors import Actor
+from botsrt.core.errors import InvalidInput, NotFound
+from botsrt.core.states import HistoryKind
+from botsrt.models import BotSession, HistoryMessage
+from botsrt.services import audit
+
+FORMATS = ("jsonl", "csv", "markdown")
+
+#: Rows read at a time, so that a transcript of any length needs little memory.
+_CHUNK = 1_000
+
+#: A spreadsheet takes a cell that begins like this for a formula. Source: OWASP, CSV injection.
+_FORMULA = re.compile(r"^[=+\-@\t\r]")
+
+#: Addresses and numbers that lead to a human.
+_PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+|\+?\d[\d\s()/-]{6,}\d")
+
+_FIELDS = ("at", "platform", "session", "who", "role", "kind", "source", "text")
+
+
+def export(
+    *, session_id: str, file_format: str, is_redacted: bool, actor: Actor, reason: str = "", now: datetime
+) -> Iterator[str]:
+    """The whole conversation that the session belongs to, oldest first, in pieces.
+
+    Args:
+        is_redacted: names, addresses and numbers are left out, and so are notes of staff.
+
+    Raises:
+        NotFound: there is no such session.
+        InvalidInput: there is no such format.
+    """
+    if file_format not in FORMATS:
+        raise InvalidInput("format", f"{file_format!r} is not one of {', '.join(FORMATS)}.")
+    session = BotSession.objects.filter(session_id=session_id).first()
+    if session is None:
+        raise NotFound(f"There is no session {session_id}; see: sessions list")
+    audit.record(
+        actor=actor,
+        verb="sessions.export",
+        object_kind="session",
+        object_id=session_id,
+        reason=reason,
+        after={"format": file_format, "redacted": is_redacted},
+        now=now,
+    )
+    rows = _rows(session.lane, is_redacted=is_redacted)
+    return {"jsonl": _jsonl, "csv": _csv, "markdown": _markdown}[file_format](rows)
+
+
+def _rows(lane: str, *, is_redacted: bool) -> Iterator[dict[str, Any]]:
+    last = 0
+    messages = HistoryMessage.objects.filter(session__lane=lane).select_related("session").order_by("id")
+    if is_redacted:
+        messages = messages.exclude(kind=HistoryKind.NOTE)
+    while chunk := list(messages.filter(id__gt=last)[:_CHUNK]):
+        last = chunk[-1].pk
+        for message in chunk:
+            yield _row(message, is_redacted=is_redacted)
+
+
+def _row(message: HistoryMessage, *, is_redacted: bool) -> dict[str, Any]:
+    text = redact.redact(message.text)
+    return {
+        "at": message.created_at.isoformat(),
+        "platform": message.session.platform,
+        "session": "" if is_redacted else message.session.session_id,
+        "who": "" if is_redacted else message.sender_name,
+        "role": message.role,
+        "kind": message.kind,
+        "source": "" if is_redacted else message.source,
+        "text": _PERSONAL.sub("[removed]", text) if is_redacted else text,
+    }
+
+
+def _jsonl(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=_FIELDS)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _FORMULA.sub(lambda match: "'" + match[0], str(row[name])) for name in _FIELDS})
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()
+
+
+def _markdown(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    yield "# Transcript\n"
+    for row in rows:
+        who = row["who"] or row["source"] or row["role"]
+        kind = "" if row["kind"] == HistoryKind.CHAT else f" · {row['kind']}"
+        yield f"\n**{_plain(who)}** · {row['platform']} · {row['at']}{kind}\n\n"
+        # Indented: whatever people wrote is text, never a heading, a link or an image.
+        yield "".join(f"    {line}\n" for line in row["text"].splitlines())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>-])", r"\\\1", name)
