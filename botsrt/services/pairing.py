@@ -27,7 +27,7 @@ from botsrt.core.states import (
     Standing,
     TurnState,
 )
-from botsrt.models import Contact, JournalEntry, OutboxMessage, Pairing, Turn, WrongCodes
+from botsrt.models import Bot, Contact, JournalEntry, OutboxMessage, Pairing, Turn, WrongCodes
 from botsrt.services import audit, bots, codes, identity, lanes, notices, nudge
 from botsrt.services.notices import Address
 
@@ -365,6 +365,7 @@ def _move(
     now: datetime,
 ) -> None:
     """Move the request to the state ``to`` if it is in one of ``seen``; the row count says who won."""
+    lock(request.account)
     before = request.state
     rows = Pairing.objects.filter(pk=request.pk, state__in=list(seen))
     try:
@@ -394,6 +395,11 @@ _VERBS = {
     PairingState.BLOCKED: "block",
     PairingState.REVOKED: "revoke",
 }
+
+
+def lock(account: str) -> None:
+    """Let nobody else ask or decide about this bot's requests until the commit."""
+    list(Bot.objects.select_for_update().filter(account=account).values("pk"))
 
 
 def _who_was_first(request: Pairing) -> str:

@@ -26,9 +26,10 @@ from botsrt.core.states import (
     LinkConfirmation,
     PairingPurpose,
     PairingState,
+    Standing,
 )
 from botsrt.core.text import one_line
-from botsrt.models import Bot, BotSession, Contact, Pairing
+from botsrt.models import BotSession, Contact, Pairing
 from botsrt.services import bots, codes, notices, pairing, sessions, turns
 from botsrt.services.bots import BotView
 from botsrt.services.notices import Address
@@ -92,12 +93,21 @@ def ask(*, turn: ClaimedTurn, bot: BotView, reasons: Mapping[int, str], terms: T
     """
     desk = Desk(turn=turn, bot=bot, terms=terms, now=now)
     asking = [entry for entry in turn.entries if reasons[entry.id] in (Reason.PAIRING_REQUIRED, Reason.PAIRING_WAITING)]
-    return turns.conclude(turn=turn, act=lambda: _ask(desk, asking, reasons), now=now)
+    try:
+        return turns.conclude(turn=turn, act=lambda: _ask(desk, asking, reasons), now=now)
+    except _DecidedMeanwhileError:
+        return turns.release(turn_id=turn.id, available_at=now, now=now)
+
+
+class _DecidedMeanwhileError(Exception):
+    """Staff let the contact in, or kept them out, after the gate looked."""
 
 
 def _ask(desk: Desk, asking: Sequence[ClaimedEntry], reasons: Mapping[int, str]) -> Result:
     first = asking[0]
-    Bot.objects.select_for_update().get(account=desk.turn.account)  # so that no two count its requests at once
+    pairing.lock(desk.turn.account)
+    if _is_decided(desk, first.root_id):
+        raise _DecidedMeanwhileError
     request = _waiting_request(desk, first.root_id)
     if request is not None and request.purpose == PairingPurpose.LINK:  # they had access when they asked for that
         pairing.close_expired(request, now=desk.now)
@@ -115,6 +125,14 @@ def _ask(desk: Desk, asking: Sequence[ClaimedEntry], reasons: Mapping[int, str])
     _tell_owners(desk, request)
     others = {entry_id: reason for entry_id, reason in reasons.items() if entry_id != first.id}
     return Result(dropped=others, held={first.id: Reason.PAIRING_WAITING})
+
+
+def _is_decided(desk: Desk, contact_id: int) -> bool:
+    found = pairing.standings(
+        account=desk.turn.account, contact_ids=[contact_id], refused_for=desk.terms.refused_for, now=desk.now
+    )
+    is_asking = found.get(contact_id, Standing.UNKNOWN) in (Standing.UNKNOWN, Standing.WAITING)
+    return not is_asking or Contact.objects.filter(pk=contact_id, is_blocked=True).exists()
 
 
 def _turn_away(desk: Desk, contact_id: int) -> None:

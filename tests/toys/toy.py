@@ -11,7 +11,7 @@ from botsrt.adapters.base import BaseAdapter
 from botsrt.core.errors import CredentialError, UnreadableUpdate
 from botsrt.core.messages import InboundMessage, OutboundMessage, Route, Sender, SendReceipt
 from botsrt.core.ports import Capabilities, Option, Probe
-from botsrt.core.states import ChatType
+from botsrt.core.states import ChatType, EventKind
 
 
 class Hub:
@@ -40,7 +40,7 @@ HUBS: defaultdict[str, Hub] = defaultdict(Hub)
 
 class Adapter(BaseAdapter):
     platform = "toy"
-    capabilities = Capabilities(max_text=400, has_typing=True, has_groups=True)
+    capabilities = Capabilities(max_text=400, has_typing=True, has_groups=True, has_buttons=True)
     settings = (Option(name="colour", help="Nothing, prettily.", choices=("", "red", "blue")),)
     credentials = (Option(name="token", help="The word.", is_required=True),)
 
@@ -60,6 +60,7 @@ class Adapter(BaseAdapter):
             sender=Sender(user_id=raw["user"], display_name=raw.get("name", "")),
             chat_type=ChatType.GROUP if "chat" in raw else ChatType.DIRECT,
             is_mentioned=raw.get("mentioned", "chat" not in raw),
+            kind=EventKind(raw.get("kind", EventKind.MESSAGE)),
             text=raw["text"],
             raw=raw,
         )
