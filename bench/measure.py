@@ -33,7 +33,7 @@ from botsrt import conf  # noqa: E402
 from botsrt.runtime.db import Database  # noqa: E402
 from botsrt.runtime.intake import Intake  # noqa: E402
 from botsrt.runtime.worker import Worker  # noqa: E402
-from botsrt.services import journal, nudge, turns  # noqa: E402
+from botsrt.services import journal, news, nudge, turns  # noqa: E402
 from botsrt.services.turns import Result  # noqa: E402
 
 CALLERS = 64
@@ -170,6 +170,7 @@ async def _load(one: Callable[[int], Awaitable[None]]) -> dict[str, Any]:
             await one(next(numbers))
             times.append(time.perf_counter() - began)
 
+    news.send_with(lambda topic, ids: None)
     nudge.send_with(lambda kind: None)  # nobody listens here; a worker would coalesce them
     gaps = asyncio.create_task(_loop_gaps())
     began = time.perf_counter()

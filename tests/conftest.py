@@ -184,10 +184,11 @@ def _nothing_remembered() -> Iterator[None]:
     """What a process remembers for ever is forgotten between tests: configuration, secrets, the sender of nudges."""
     from botsrt import conf
     from botsrt.core import redact
-    from botsrt.services import nudge
+    from botsrt.services import news, nudge
 
     conf.load.cache_clear()
     yield
     conf.load.cache_clear()
     redact._known.clear()
+    news.send_with(None)
     nudge.send_with(None)

@@ -23,10 +23,11 @@ from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.runtime.delivery import Delivery
 from botsrt.runtime.heartbeat import Heartbeat
+from botsrt.runtime.newsroom import Newsroom
 from botsrt.runtime.pump import Pump
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.runtime.wakeup import Wakeup
-from botsrt.services import nudge, workers
+from botsrt.services import news, nudge, workers
 from botsrt.services.nudge import Kind
 from botsrt.services.turns import ClaimedTurn
 
@@ -80,6 +81,7 @@ class Worker:
             now=timezone.now(),
         )
         self._carry_nudges()
+        news.send_with(Newsroom().take)
         await self._heartbeat.bury_dead_peers(own_mark=PROCESS_MARK)
         await self._heartbeat.sweep()
         await self._supervisor.sync()
@@ -110,6 +112,7 @@ class Worker:
         await self._supervisor.stop_all()
         await self._agents.close()
         nudge.send_with(None)
+        news.send_with(None)
         try:
             await self._database.call(workers.goodbye, worker_id=self.id, now=timezone.now())
         except StorageUnavailable as error:

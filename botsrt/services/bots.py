@@ -19,7 +19,7 @@ from botsrt.core.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from botsrt.core.ports import AgentConfig, BotConfig, Option
 from botsrt.core.states import AdapterStatus, GroupRespond, LinkConfirmation, UnknownSendPolicy, UnknownUserPolicy
 from botsrt.models import AdapterState, AgentProfile, Bot, JournalEntry
-from botsrt.services import audit, nudge
+from botsrt.services import audit, news, nudge
 
 #: Settings that every bot has, whatever its platform.
 COMMON_SETTINGS = (
@@ -122,6 +122,7 @@ def add(*, account: str, platform: str, shape: Shape, changes: Changes, actor: A
         AdapterState.objects.create(bot=bot, state_since=now)
         audit.record(actor=actor, verb="bots.add", object_kind="bot", object_id=account, after=_shown(bot), now=now)
         nudge.control()
+        news.changed("bots")
 
 
 def change(*, account: str, shape: Shape, changes: Changes, actor: Actor, reason: str = "", now: datetime) -> int:
@@ -148,6 +149,7 @@ def change(*, account: str, shape: Shape, changes: Changes, actor: Actor, reason
             now=now,
         )
         nudge.control()
+        news.changed("bots")
         nudge.journal()
         return bot.version
 
@@ -177,6 +179,7 @@ def remove(*, account: str, actor: Actor, reason: str = "", now: datetime) -> No
         )
         bot.delete()
         nudge.control()
+        news.changed("bots")
 
 
 def _apply(bot: Bot, *, shape: Shape, changes: Changes) -> None:
@@ -438,6 +441,7 @@ def reconnect(*, account: str, actor: Actor, now: datetime) -> None:
         Bot.objects.filter(pk=bot.pk).update(version=F("version") + 1, updated_at=now)
         audit.record(actor=actor, verb="bots.reconnect", object_kind="bot", object_id=account, now=now)
         nudge.control()
+        news.changed("bots")
 
 
 def state_of(*, account: str) -> AdapterStatus:

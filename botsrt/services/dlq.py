@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from botsrt.core import redact
 from botsrt.core.actors import SYSTEM, Actor
@@ -17,7 +18,7 @@ from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.fingerprint import fingerprint, top_frame
 from botsrt.core.states import DLQReason, DLQState, EntryState, EventKind, Outcome, RunMode, Trigger
 from botsrt.models import DLQItem, JournalEntry
-from botsrt.services import audit, entries
+from botsrt.services import audit, entries, news
 
 #: How long a discarded item can be taken back. Source: features, "DLQ".
 UNDO_DISCARD = timedelta(days=30)
@@ -93,6 +94,7 @@ def park(*, entry: JournalEntry, reason: DLQReason, failure: Failure, now: datet
             "last_failed_at": now,
         },
     )
+    news.changed("dlq")
 
 
 def retry(*, item_id: int, actor: Actor, reason: str = "", edited_text: str | None = None, now: datetime) -> None:
@@ -129,6 +131,68 @@ def retry(*, item_id: int, actor: Actor, reason: str = "", edited_text: str | No
             after={"state": DLQState.RETRYING, "edited": edited_text is not None},
             now=now,
         )
+        news.changed("dlq", [item_id])
+
+
+def retry_many(*, item_ids: Collection[int], actor: Actor, reason: str = "", now: datetime) -> int:
+    """Run the entries of those of these items again that are open and readable. Returns how many.
+
+    Others are passed over: somebody else was first, or there is nothing to run.
+    """
+    with transaction.atomic():
+        items = _open_items(item_ids).exclude(entry__kind=EventKind.UNREADABLE)
+        pairs = list(items.values_list("pk", "entry_id"))
+        DLQItem.objects.filter(pk__in=[pk for pk, _ in pairs]).update(state=DLQState.RETRYING, snoozed_until=None)
+        rows = JournalEntry.objects.filter(pk__in=[entry_id for _, entry_id in pairs], state=EntryState.DEAD)
+        entries.requeue(rows, trigger=Trigger.RETRY, mode=RunMode.SEND, actor=actor, reason=reason, now=now)
+        _record_many("dlq.retry", pairs, DLQState.RETRYING, actor=actor, reason=reason, now=now)
+        return len(pairs)
+
+
+def discard_many(*, item_ids: Collection[int], actor: Actor, reason: str, now: datetime) -> int:
+    """Give those of these items up that are open. Each can be taken back for 30 days. Returns how many.
+
+    Raises:
+        InvalidInput: no reason was given.
+    """
+    _check_reason(reason)
+    with transaction.atomic():
+        pairs = list(_open_items(item_ids).values_list("pk", "entry_id"))
+        DLQItem.objects.filter(pk__in=[pk for pk, _ in pairs]).update(
+            state=DLQState.DISCARDED, closed_at=now, closed_by=actor.name, close_reason=reason
+        )
+        JournalEntry.objects.filter(pk__in=[entry_id for _, entry_id in pairs], state=EntryState.DEAD).update(
+            state=EntryState.DISCARDED, outcome=Outcome.DISCARDED, outcome_reason=reason, completed_at=now
+        )
+        _record_many("dlq.discard", pairs, DLQState.DISCARDED, actor=actor, reason=reason, now=now)
+        news.changed("journal")
+        return len(pairs)
+
+
+def _open_items(item_ids: Collection[int]) -> QuerySet[DLQItem]:
+    """Those that are open, locked where the database can, so that nobody changes them between reading and writing."""
+    return DLQItem.objects.select_for_update().filter(pk__in=item_ids, state=DLQState.OPEN).order_by("pk")
+
+
+def _record_many(
+    verb: str, pairs: Collection[tuple[int, int]], state: DLQState, *, actor: Actor, reason: str, now: datetime
+) -> None:
+    audit.record_many(
+        actor=actor,
+        verb=verb,
+        object_kind="dlq",
+        object_ids=[pk for pk, _ in pairs],
+        reason=reason,
+        before={"state": DLQState.OPEN},
+        after={"state": state},
+        now=now,
+    )
+    news.changed("dlq", [pk for pk, _ in pairs])
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InvalidInput("reason", "say why the message is given up.")
 
 
 def discard(*, item_id: int, actor: Actor, reason: str, now: datetime) -> None:
@@ -139,8 +203,7 @@ def discard(*, item_id: int, actor: Actor, reason: str, now: datetime) -> None:
         InvalidInput: no reason was given.
         Conflict: the item is not open any more.
     """
-    if not reason.strip():
-        raise InvalidInput("reason", "say why the message is given up.")
+    _check_reason(reason)
     with transaction.atomic():
         item = _item(item_id)
         if not DLQItem.objects.filter(pk=item_id, state=DLQState.OPEN).update(
@@ -151,6 +214,8 @@ def discard(*, item_id: int, actor: Actor, reason: str, now: datetime) -> None:
             state=EntryState.DISCARDED, outcome=Outcome.DISCARDED, outcome_reason=reason, completed_at=now
         )
         audit.record(actor=actor, verb="dlq.discard", object_kind="dlq", object_id=item_id, reason=reason, now=now)
+        news.changed("dlq", [item_id])
+        news.changed("journal", [item.entry_id])
 
 
 def undo_discard(*, item_id: int, actor: Actor, now: datetime) -> None:
@@ -170,6 +235,8 @@ def undo_discard(*, item_id: int, actor: Actor, now: datetime) -> None:
             state=EntryState.DEAD, outcome=Outcome.DEAD, outcome_reason="", completed_at=now
         )
         audit.record(actor=actor, verb="dlq.undo_discard", object_kind="dlq", object_id=item_id, now=now)
+        news.changed("dlq", [item_id])
+        news.changed("journal", [item.entry_id])
 
 
 def annotate(
@@ -204,6 +271,48 @@ def annotate(
             after={name: str(value) for name, value in changes.items()},
             now=now,
         )
+        news.changed("dlq", [item_id])
+
+
+def annotate_group(
+    *,
+    fingerprint: str,
+    actor: Actor,
+    now: datetime,
+    note: str | None = None,
+    assignee: str | None = None,
+    snoozed_until: datetime | None = None,
+) -> int:
+    """Note, assign or snooze all open items of a group; None leaves a field as it is. Returns how many.
+
+    A snooze in the past ends one.
+
+    Raises:
+        NotFound: no item of the group is open (any more).
+    """
+    changes = {
+        name: value
+        for name, value in (("note", note), ("assignee", assignee), ("snoozed_until", snoozed_until))
+        if value is not None
+    }
+    with transaction.atomic():
+        items = DLQItem.objects.filter(fingerprint=fingerprint, state=DLQState.OPEN)
+        newest = items.order_by("-pk").first()
+        if newest is None:
+            raise NotFound("No item of this group is open any more.")
+        before = {name: str(getattr(newest, name) or "") for name in changes}
+        count = items.update(**changes)
+        audit.record(
+            actor=actor,
+            verb="dlq.annotate",
+            object_kind="dlq_group",
+            object_id=fingerprint,
+            before=before,
+            after={name: str(value) for name, value in changes.items()} | {"items": count},
+            now=now,
+        )
+        news.changed("dlq")
+        return count
 
 
 def retrying(*, entry_ids: Collection[int]) -> None:
@@ -211,6 +320,7 @@ def retrying(*, entry_ids: Collection[int]) -> None:
     DLQItem.objects.filter(entry__in=entry_ids, state__in=(DLQState.OPEN, DLQState.DISCARDED)).update(
         state=DLQState.RETRYING, closed_at=None, closed_by="", close_reason=""
     )
+    news.changed("dlq")
 
 
 def resolve(*, entry_ids: Iterable[int], now: datetime) -> None:
@@ -218,6 +328,7 @@ def resolve(*, entry_ids: Iterable[int], now: datetime) -> None:
     DLQItem.objects.filter(entry__in=entry_ids, state__in=(DLQState.OPEN, DLQState.RETRYING)).update(
         state=DLQState.RESOLVED, closed_at=now, closed_by=SYSTEM.name
     )
+    news.changed("dlq")
 
 
 def _item(item_id: int) -> DLQItem:

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from botsrt.core.actors import Actor
 from botsrt.core.states import EntryState, RunMode, Trigger
 from botsrt.models import JournalEntry
-from botsrt.services import nudge
+from botsrt.services import news, nudge
 
 
 def requeue(
@@ -30,4 +30,5 @@ def requeue(
         request_reason=reason,
     )
     nudge.journal()
+    news.changed("journal")
     return count

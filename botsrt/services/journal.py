@@ -18,7 +18,7 @@ from botsrt.core.messages import MAX_ID_CHARS, InboundMessage
 from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, OutboxState, Outcome, RunMode, Trigger
 from botsrt.core.text import storable, storable_json
 from botsrt.models import JournalEntry, OutboxMessage
-from botsrt.services import audit, codes, dlq, entries, identity, nudge, sessions
+from botsrt.services import audit, codes, dlq, entries, identity, news, nudge, sessions
 from botsrt.services.dlq import Failure
 
 
@@ -55,6 +55,7 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
                 received_at=now,
             )
             nudge.journal()
+            news.changed("journal", [entry.pk])
             return entry.pk
     except IntegrityError:
         _count_duplicate(key)
@@ -92,6 +93,7 @@ def receive_unreadable(
                 completed_at=now,
             )
             dlq.park(entry=entry, reason=DLQReason.UNREADABLE, failure=Failure.of(error), now=now)
+            news.changed("journal", [entry.pk])
             return entry.pk
     except IntegrityError:
         _count_duplicate(key)

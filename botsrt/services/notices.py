@@ -10,7 +10,7 @@ from botsrt.core.messages import Button
 from botsrt.core.states import ChatType, OutboxSource
 from botsrt.core.text import storable
 from botsrt.models import Contact, JournalEntry, OutboxMessage, Pairing
-from botsrt.services import nudge
+from botsrt.services import news, nudge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,7 @@ def tell(
     )
     OutboxMessage.objects.bulk_create([notice], ignore_conflicts=True)
     nudge.outbox()
+    news.changed("outbox")
 
 
 def direct_address(*, platform: str, account: str, user_id: str) -> Address:

@@ -20,7 +20,7 @@ from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.messages import Button, OutboundMessage, Route, SendReceipt
 from botsrt.core.states import EntryState, OutboxState, Outcome
 from botsrt.models import Contact, JournalEntry, OutboxMessage
-from botsrt.services import audit, codes, nudge, sessions
+from botsrt.services import audit, codes, news, nudge, sessions
 
 #: What staff can say about a message whose fate is open.
 RESOLUTIONS = ("arrived", "again", "drop")
@@ -80,6 +80,7 @@ def claim(
         OutboxMessage.objects.filter(id__in=ids, state=OutboxState.PENDING).update(
             state=OutboxState.SENDING, worker_id=worker_id, lease_expires_at=now + lease
         )
+        news.changed("outbox", ids)
         mine = OutboxMessage.objects.filter(id__in=ids, state=OutboxState.SENDING, worker_id=worker_id)
         return [_as_claimed(row) for row in mine.select_related("pairing").order_by("id")]
 
@@ -127,6 +128,7 @@ def mark_sent(*, outbox_id: int, worker_id: str, receipt: SendReceipt, now: date
             error="",
         )
         nudge.outbox()  # the next of this chat
+        news.changed("outbox", [outbox_id])
         return bool(done)
 
 
@@ -195,6 +197,7 @@ def _under_way(outbox_id: int, worker_id: str) -> QuerySet[OutboxMessage]:
 
 def _leave(outbox_id: int, worker_id: str, *, state: OutboxState, error: str, **fields: object) -> bool:
     error = redact.redact(error)[:_MAX_ERROR_CHARS]
+    news.changed("outbox", [outbox_id])
     return bool(_under_way(outbox_id, worker_id).update(state=state, error=error, lease_expires_at=None, **fields))
 
 
@@ -219,6 +222,7 @@ def expire_sending(*, now: datetime) -> int:
         )
         if count:
             nudge.outbox()
+            news.changed("outbox")
         return count
 
 
@@ -295,6 +299,8 @@ def resolve(*, outbox_id: int, resolution: str, actor: Actor, reason: str = "", 
             now=now,
         )
         nudge.outbox()
+        news.changed("outbox", [outbox_id])
+        news.changed("journal")
 
 
 def _decide(row: OutboxMessage, resolution: str, *, actor: Actor, reason: str, now: datetime) -> None:
@@ -370,4 +376,5 @@ def send_reply_again(*, entry_id: int, actor: Actor, reason: str, now: datetime)
             now=now,
         )
         nudge.outbox()
+        news.changed("outbox")
         return len(parts)

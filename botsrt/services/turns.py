@@ -39,7 +39,7 @@ from botsrt.core.states import (
 from botsrt.core.text import one_line, storable
 from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Pairing, Turn
 from botsrt.models.turns import new_turn_id
-from botsrt.services import bots, dlq, identity, notices, nudge, pairing, sessions
+from botsrt.services import bots, dlq, identity, news, notices, nudge, pairing, sessions
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 from botsrt.services.notices import Address
@@ -156,7 +156,9 @@ def claim(
             )
             if not taken:
                 Turn.objects.filter(id=turn.id).delete()
-        return _claimed(won)
+        claimed = _claimed(won)
+        news.changed("journal", [entry_id for turn in claimed for entry_id in turn.entry_ids])
+        return claimed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +400,8 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
             _outbox_rows(turn, result, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
         )
         nudge.outbox()
+        news.changed("outbox")
+    news.changed("journal", turn.entry_ids)
     if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
         dlq.resolve(entry_ids=turn.entry_ids, now=now)
 
@@ -529,6 +533,7 @@ def fail(
         if len(turn.entries) > 1:
             entries.update(state=EntryState.PENDING, attempts=F("attempts") + 1, runs_alone=True, available_at=now)
             nudge.journal()
+            news.changed("journal", turn.entry_ids)
             return True
         for entry in entries:
             entry.attempts += 1
@@ -547,6 +552,7 @@ def fail(
             if is_far:
                 _tell_of_trouble(turn, entry, text=notice_text, now=now)
         nudge.journal()
+        news.changed("journal", turn.entry_ids)
         return True
 
 
@@ -589,6 +595,7 @@ def release(*, turn_id: uuid.UUID, available_at: datetime, now: datetime) -> boo
             state=EntryState.PENDING, available_at=available_at
         )
         nudge.journal()
+        news.changed("journal")
         return True
 
 
@@ -621,6 +628,7 @@ def abandon_expired(*, max_worker_deaths: int, now: datetime) -> int:
             )
         if ended:
             nudge.journal()
+            news.changed("journal")
         return len(ended)
 
 

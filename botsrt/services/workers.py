@@ -12,6 +12,7 @@ from django.db.models import F, Q
 from botsrt.core import redact
 from botsrt.core.states import AdapterStatus, OutboxState, TurnState
 from botsrt.models import AdapterState, Bot, OutboxMessage, Turn, Worker
+from botsrt.services import news
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ def report_adapter(
                 fields["applied_config"] = {"settings": bot.settings, "credentials": bot.credentials}
         row.exclude(state=state).update(state_since=now)
         row.update(**fields)
+        news.changed("bots", [account])
 
 
 def report_traffic(*, account: str, last_inbound_at: datetime | None, last_outbound_at: datetime | None) -> None:

@@ -9,7 +9,14 @@ class DashboardConfig(AppConfig):
     verbose_name = "Staff site"
 
     def ready(self) -> None:
-        from praisonweb.dashboard.converters import AccountConverter, PlatformConverter
+        from praisonweb.dashboard.converters import (
+            AccountConverter,
+            FingerprintConverter,
+            IdConverter,
+            PlatformConverter,
+        )
 
         register_converter(AccountConverter, "account")
         register_converter(PlatformConverter, "platform")
+        register_converter(IdConverter, "id")
+        register_converter(FingerprintConverter, "fingerprint")

@@ -1,6 +1,6 @@
-"""The websocket of "Try it".
+"""The websockets of the pages: "Try it", and what keeps lists fresh.
 
-In: ``{"id", "text"}``. Out, each with a ``type``: ``received`` (stored; only now may the page say so), ``message`` and
+"Try it" hears ``{"id", "text"}`` and says, each with a ``type``: ``received`` (stored; only now may the page say so), ``message`` and
 ``typing`` of the bot, ``error`` with a code, words and the message's id where it has one. The page reads the
 conversation itself over HTTP: what is said here only tells it when.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth.models import User
@@ -17,6 +18,7 @@ from django.contrib.auth.models import User
 from botsrt.core.errors import BotsError, InvalidInput, NotFound, StorageUnavailable
 from botsrt.core.keys import group_name
 from botsrt.runtime.db import database
+from botsrt.services import news
 from praisonweb.dashboard import access, webchat
 from praisonweb.dashboard.queries import try_it
 
@@ -92,6 +94,36 @@ class TryConsumer(AsyncWebsocketConsumer):
 
     async def _tell(self, event: Mapping[str, Any]) -> None:
         await self.send(text_data=json.dumps(event))
+
+
+class LiveConsumer(AsyncWebsocketConsumer):
+    """One open page of lists. It is told which rows changed, by id; what they say now it fetches, as everybody does."""
+
+    async def connect(self) -> None:
+        self.groups_joined: list[str] = []
+        if await access.staff_behind(self.scope) is None:
+            await self.close()  # before it is accepted: the handshake fails with 403
+            return
+        wanted = parse_qs(self.scope["query_string"].decode("latin-1")[:200]).get("topics", [""])[0].split(",")
+        for topic in news.TOPICS:
+            if topic in wanted:
+                await self.channel_layer.group_add(news.group(topic), self.channel_name)
+                self.groups_joined.append(news.group(topic))
+        await self.accept()
+
+    async def disconnect(self, code: int) -> None:
+        for group in self.groups_joined:
+            await self.channel_layer.group_discard(group, self.channel_name)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Pages have nothing to say here."""
+
+    async def rows_changed(self, event: dict[str, Any]) -> None:
+        """Rows changed; told only while the person may know."""
+        if await access.staff_behind(self.scope) is None:
+            await self.close(code=SIGNED_OUT)
+        else:
+            await self.send(text_data=json.dumps({**event, "type": "changed"}))
 
 
 def _parsed(frame: str | None) -> Mapping[str, Any]:

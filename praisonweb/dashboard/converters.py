@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls.converters import StringConverter
+from django.urls.converters import IntConverter, StringConverter
 
 from botsrt.core import keys
 
@@ -13,3 +13,13 @@ class AccountConverter(StringConverter):
 
 class PlatformConverter(StringConverter):
     regex = keys.PLATFORM_NAME.pattern
+
+
+class IdConverter(IntConverter):
+    """The id of a row: never more digits than a database takes."""
+
+    regex = "[0-9]{1,18}"
+
+
+class FingerprintConverter(StringConverter):
+    regex = "[0-9a-f]{16}"

@@ -10,12 +10,16 @@ from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 
 
+def is_part(request: HttpRequest) -> bool:
+    """Whether a script asks, which has the rest of the page."""
+    return request.headers.get("HX-Request") == "true"
+
+
 def page_or_part(
     request: HttpRequest, page: str, part: str, context: Mapping[str, Any], *, status: int = 200
 ) -> HttpResponse:
     """``page``, or only ``part`` of it (a template that the page includes) for a script that keeps the page fresh."""
-    wants_part = request.headers.get("HX-Request") == "true"
-    response = render(request, part if wants_part else page, dict(context), status=status)
+    response = render(request, part if is_part(request) else page, dict(context), status=status)
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response

@@ -6,11 +6,38 @@ from channels.security.websocket import WebsocketDenier
 from django.contrib.auth.views import LogoutView
 from django.urls import path, re_path
 
-from praisonweb.dashboard.consumers import TryConsumer
-from praisonweb.dashboard.views import account, health, home, try_it
+from praisonweb.dashboard.consumers import LiveConsumer, TryConsumer
+from praisonweb.dashboard.views import account, audit, deliveries, dlq, health, home, journal, try_it, workers
 
 urlpatterns = [
     path("", home.page, name="home"),
+    path("journal/", journal.page, name="journal"),
+    path("journal/replay/", journal.replay_many, name="journal_replay_many"),
+    path("journal/<id:entry_id>/", journal.entry, name="journal_entry"),
+    path("journal/<id:entry_id>/replay/", journal.replay, name="journal_replay"),
+    path("dlq/", dlq.groups, name="dlq"),
+    path("dlq/retry/", dlq.retry_selected, name="dlq_retry_selected"),
+    path("dlq/discard/", dlq.discard_selected, name="dlq_discard_selected"),
+    path("dlq/groups/<fingerprint:fingerprint>/", dlq.group, name="dlq_group"),
+    path("dlq/groups/<fingerprint:fingerprint>/retry/", dlq.retry_group, name="dlq_retry_group"),
+    path("dlq/groups/<fingerprint:fingerprint>/discard/", dlq.discard_group, name="dlq_discard_group"),
+    path("dlq/groups/<fingerprint:fingerprint>/note/", dlq.note_group, name="dlq_note_group"),
+    path("dlq/groups/<fingerprint:fingerprint>/assign/", dlq.assign_group, name="dlq_assign_group"),
+    path("dlq/groups/<fingerprint:fingerprint>/snooze/", dlq.snooze_group, name="dlq_snooze_group"),
+    path("dlq/<id:item_id>/", dlq.item, name="dlq_item"),
+    path("dlq/<id:item_id>/retry/", dlq.retry, name="dlq_retry"),
+    path("dlq/<id:item_id>/edit/", dlq.edit, name="dlq_edit"),
+    path("dlq/<id:item_id>/discard/", dlq.discard, name="dlq_discard"),
+    path("dlq/<id:item_id>/undo/", dlq.undo, name="dlq_undo"),
+    path("dlq/<id:item_id>/note/", dlq.note, name="dlq_note"),
+    path("dlq/<id:item_id>/assign/", dlq.assign, name="dlq_assign"),
+    path("dlq/<id:item_id>/snooze/", dlq.snooze, name="dlq_snooze"),
+    path("deliveries/", deliveries.page, name="deliveries"),
+    path("deliveries/resolve/<slug:resolution>/", deliveries.resolve_many, name="deliveries_resolve"),
+    path("deliveries/<id:outbox_id>/", deliveries.one, name="delivery"),
+    path("deliveries/<id:outbox_id>/<slug:resolution>/", deliveries.resolve, name="delivery_resolve"),
+    path("audit/", audit.page, name="audit"),
+    path("workers/", workers.page, name="workers"),
     path("try/", try_it.bots, name="try"),
     path("try/<account:account>/", try_it.chat, name="try_chat"),
     path("try/<account:account>/send/", try_it.send, name="try_send"),
@@ -21,9 +48,11 @@ urlpatterns = [
 ]
 
 _try_socket: Any = TryConsumer.as_asgi()
+_live_socket: Any = LiveConsumer.as_asgi()
 _nothing_here: Any = WebsocketDenier.as_asgi()
 
 websocket_urlpatterns: list[Any] = [
+    path("ws/live/", _live_socket),
     path("ws/try/<account:account>/", _try_socket),
     re_path(r"", _nothing_here),  # an unknown address is refused; without this it would be an error in the log
 ]

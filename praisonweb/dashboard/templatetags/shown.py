@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django import template
+from django.conf import settings
 from django.template.defaultfilters import stringfilter
 from django.templatetags.static import static
 from django.urls import reverse
@@ -20,6 +22,9 @@ register = template.Library()
 
 #: How platforms write their own names; others are shown with a capital.
 _PLATFORMS = {"web": "Web chat", "whatsapp": "WhatsApp"}
+
+#: Platforms whose mark has a colour of its own.
+_MARKED = {"telegram", "slack", "discord", "whatsapp", "web", "console"}
 
 #: Marks that turn the reading direction around or take no room (Unicode UAX 9), and control characters but tab and
 #: line break: with them a text can look like another one.
@@ -55,11 +60,33 @@ def age_text(passed: timedelta) -> str:
     """A duration since something, in its largest fitting unit."""
     seconds = int(passed.total_seconds())
     if seconds < 0:
-        return "in a moment" if seconds > -_UNITS[-2][0] else "in the future"
+        return _ahead(-seconds)
     for size, unit in _UNITS:
         if seconds >= size * (_PATIENCE if size > 1 else 1):
             return f"{seconds // size} {unit} ago"
     return "now"
+
+
+def _ahead(seconds: int) -> str:
+    """How far ahead something is due."""
+    if seconds < _UNITS[-2][0]:
+        return "in a moment"
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size * (_PATIENCE if size > 1 else 1))
+    return f"in {seconds // size} {unit}"
+
+
+@register.simple_tag
+def moment(at: datetime | None) -> SafeString:
+    """The moment itself, with its age as a hint."""
+    if at is None:
+        return format_html('<span class="age">{}</span>', "never")
+    utc = at.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{}">{} UTC</time>',
+        utc.isoformat(timespec="seconds"),
+        age_text(timezone.now() - at),
+        f"{utc:%Y-%m-%d %H:%M:%S}",
+    )
 
 
 @register.filter
@@ -86,8 +113,50 @@ def icon(name: str) -> SafeString:
     )
 
 
+@register.simple_tag
+def platform_mark(name: str) -> SafeString:
+    """A platform as a small mark for the eye, its name for the ear."""
+    return format_html(
+        '<span class="mark mark-{}" title="{}"><span aria-hidden="true">{}</span><span class="unseen">{}</span></span>',
+        name if name in _MARKED else "other",
+        platform(name),
+        name[:2].capitalize(),
+        platform(name),
+    )
+
+
+@register.simple_tag
+def environment() -> SafeString:
+    """The stripe that says where one is, so that nobody takes production for a test; empty where nobody named it."""
+    name = getattr(settings, "ENVIRONMENT", "") or ("debug mode" if settings.DEBUG else "")
+    return format_html('<p class="environment" role="note">{}</p>', name) if name else SafeString()
+
+
+@register.inclusion_tag("_act_link.html")
+def act_link(
+    label: str,
+    url_name: str,
+    *args: Any,
+    key: str = "",
+    back: str = "",
+    obstacle: str = "",
+    primary: bool = False,
+    danger: bool = False,
+    query: str = "",
+) -> dict[str, Any]:
+    """A button that asks before an act. One that is not possible now stays visible and says why."""
+    parameters = urlencode({"back": back}) if back else ""
+    return {
+        "label": label,
+        "url": f"{reverse(url_name, args=args)}?{'&'.join(filter(None, (query, parameters)))}".rstrip("?"),
+        "key": key,
+        "obstacle": obstacle,
+        "tone": "primary" if primary else "quiet-danger" if danger else "",
+    }
+
+
 @register.inclusion_tag("_nav_link.html", takes_context=True)
-def nav_link(context: template.Context, url_name: str, label: str, icon_name: str) -> dict[str, Any]:
+def nav_link(context: template.Context, url_name: str, label: str, icon_name: str, keys: str = "") -> dict[str, Any]:
     """An entry of the navigation; marked on its own page and those below it."""
     url = reverse(url_name)
     path = context["request"].path
@@ -95,5 +164,6 @@ def nav_link(context: template.Context, url_name: str, label: str, icon_name: st
         "url": url,
         "label": label,
         "icon": icon_name,
+        "keys": keys,
         "is_here": path == url or (url != "/" and path.startswith(url)),
     }

@@ -1,0 +1,342 @@
+"""The dead letter queue: groups of like failures, their items, and one item with all that staff need to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Max, Min, Q, QuerySet
+
+from botsrt import conf
+from botsrt.core.states import DLQReason, DLQState, EntryState, EventKind, HistoryKind
+from botsrt.core.text import one_line
+from botsrt.models import AuditEvent, DLQItem, HistoryMessage, JournalEntry, Turn
+from botsrt.services.dlq import UNDO_DISCARD
+from praisonweb.dashboard.filters import Filters, Key, address
+from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
+from praisonweb.dashboard.queries import entries, journal
+from praisonweb.dashboard.queries.journal import Attempt
+from praisonweb.dashboard.queries.standing import Standing
+
+#: Items that one act on a group takes; the rest is a second click.
+MAX_GROUP_ACT = 500
+
+#: Messages of the history that are shown; the agent may have had more.
+_MAX_HISTORY = 50
+
+_MAX_TITLE_CHARS = 200
+
+KEYS = (
+    Key(name="bot", help="the bot's name"),
+    Key(name="state", help="open unless said", choices=tuple(DLQState)),
+    Key(name="reason", help="why it was given up", choices=tuple(DLQReason)),
+    Key(name="assignee", help="who looks after it"),
+    Key(name="is", help="a view", choices=("snoozed", "unassigned")),
+)
+
+VIEWS = {"Open": "", "Unassigned": "is:unassigned", "Snoozed": "is:snoozed", "Discarded": "state:discarded"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Failures that are one failure."""
+
+    fingerprint: str
+    title: str
+    account: str
+    count: int
+    people: int
+    first_at: datetime
+    last_at: datetime
+    note: str
+    assignee: str
+    snoozed_until: datetime | None
+    newest_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    name: str
+    url: str
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    filters: Filters
+    page: Page[Group]
+    views: tuple[View, ...]
+    is_empty: bool
+
+    @property
+    def has_rows(self) -> bool:
+        return bool(self.page.rows)
+
+
+def groups(*, filters: Filters, before: int | None, now: datetime) -> Groups:
+    """The groups that ``filters`` describe, the one that failed last first. ``before``: a newest item's id."""
+    found = (
+        _matching(filters, now=now)
+        .order_by()
+        .values("fingerprint")
+        .annotate(
+            count=Count("pk"),
+            people=Count("entry__contact", distinct=True),
+            first_at=Min("first_failed_at"),
+            last_at=Max("last_failed_at"),
+            newest_id=Max("pk"),
+            note=Max("note"),
+            assignee=Max("assignee"),
+            snoozed_until=Max("snoozed_until"),
+        )
+    )
+    if before is not None:
+        found = found.filter(newest_id__lt=before)
+    listed = list(found.order_by("-newest_id")[: PAGE_SIZE + 1])
+    newest = {item.pk: item for item in DLQItem.objects.filter(pk__in=[row["newest_id"] for row in listed])}
+    rows = [_group(row, newest[row["newest_id"]], now) for row in listed if row["newest_id"] in newest]
+    return Groups(
+        filters=filters,
+        page=page_of(rows, [row.newest_id for row in rows], before=before),
+        views=tuple(
+            View(name=name, url=address(text), is_on=filters.text == text) for name, text in VIEWS.items()
+        ),
+        is_empty=not rows and not filters and before is None and not DLQItem.objects.exists(),
+    )
+
+
+def _matching(filters: Filters, *, now: datetime) -> QuerySet[DLQItem]:
+    rows = DLQItem.objects.all()
+    if filters.problems:
+        return rows.none()
+    rows = rows.filter(state__in=filters.values("state") or [DLQState.OPEN])
+    for key, column in (("bot", "account"), ("reason", "reason"), ("assignee", "assignee")):
+        if values := filters.values(key):
+            rows = rows.filter(**{f"{column}__in": values})
+    if filters.has("is", "unassigned"):
+        rows = rows.filter(assignee="")
+    if filters.has("is", "snoozed"):
+        rows = rows.filter(snoozed_until__gt=now)
+    elif not filters.values("state"):
+        rows = rows.filter(awake(now))
+    for word in filters.words:
+        rows = rows.filter(Q(error_text__icontains=word) | Q(error_class__icontains=word))
+    return rows
+
+
+def awake(now: datetime) -> Q:
+    """Not snoozed."""
+    return Q(snoozed_until__isnull=True) | Q(snoozed_until__lte=now)
+
+
+def _group(row: dict[str, Any], newest: DLQItem, now: datetime) -> Group:
+    snoozed_until = row["snoozed_until"]
+    return Group(
+        fingerprint=row["fingerprint"],
+        title=title_of(newest),
+        account=newest.account,
+        count=row["count"],
+        people=row["people"],
+        first_at=row["first_at"],
+        last_at=row["last_at"],
+        note=row["note"],
+        assignee=row["assignee"],
+        snoozed_until=snoozed_until if snoozed_until and snoozed_until > now else None,
+        newest_id=row["newest_id"],
+    )
+
+
+def title_of(item: DLQItem) -> str:
+    return one_line(f"{item.error_class}: {item.error_text}", max_chars=_MAX_TITLE_CHARS)
+
+
+# -- one group ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRow:
+    """One item as its group lists it."""
+
+    id: int
+    entry_id: int
+    person: str
+    platform: str
+    account: str
+    words: str
+    error: str
+    standing: Standing
+    attempts: int
+    last_failed_at: datetime
+    assignee: str
+    is_readable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPage:
+    group: Group | None  # None: none of its items is open any more
+    fingerprint: str
+    title: str
+    page: Page[ItemRow]
+    state: str
+
+    @property
+    def has_rows(self) -> bool:
+        return bool(self.page.rows)
+
+
+def group(*, fingerprint: str, state: str, before: int | None, now: datetime) -> GroupPage | None:
+    """The items of one group in one state, newest first; None: there never was such a group (or it was removed)."""
+    everything = DLQItem.objects.filter(fingerprint=fingerprint)
+    some = everything.order_by("-pk").first()
+    if some is None:
+        return None
+    in_state = everything.filter(state=state)
+    rows = in_state if before is None else in_state.filter(pk__lt=before)
+    listed = list(rows.select_related("entry", "entry__contact").defer("traceback", "entry__raw").order_by("-pk")[: PAGE_SIZE + 1])
+    open_items = everything.filter(state=DLQState.OPEN)
+    sums = open_items.aggregate(
+        count=Count("pk"),
+        people=Count("entry__contact", distinct=True),
+        first_at=Min("first_failed_at"),
+        last_at=Max("last_failed_at"),
+        newest_id=Max("pk"),
+        note=Max("note"),
+        assignee=Max("assignee"),
+        snoozed_until=Max("snoozed_until"),
+    )
+    return GroupPage(
+        group=_group({**sums, "fingerprint": fingerprint}, some, now) if sums["count"] else None,
+        fingerprint=fingerprint,
+        title=title_of(some),
+        page=page_of([_item_row(item) for item in listed], [item.pk for item in listed], before=before),
+        state=state,
+    )
+
+
+def _item_row(item: DLQItem) -> ItemRow:
+    return ItemRow(
+        id=item.pk,
+        entry_id=item.entry_id,
+        person=entries.person(item.entry.contact),
+        platform=item.entry.platform,
+        account=item.account,
+        words=entries.first_words(item.entry.payload),
+        error=one_line(item.error_text, max_chars=160),
+        standing=entries.item_standing(item),
+        attempts=item.attempts,
+        last_failed_at=item.last_failed_at,
+        assignee=item.assignee,
+        is_readable=item.entry.kind != EventKind.UNREADABLE,
+    )
+
+
+# -- one item ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One message of the history, as the agent had it."""
+
+    role: str
+    sender: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One item with its message, attempts and history."""
+
+    row: DLQItem
+    standing: Standing
+    person: str
+    words: str
+    attempts: tuple[Attempt, ...]
+    history: tuple[Said, ...]
+    acts: tuple[AuditEvent, ...]
+    is_snoozed: bool
+    can_undo: bool
+
+    @property
+    def entry(self) -> JournalEntry:
+        return self.row.entry
+
+    @property
+    def text(self) -> str:
+        return str(self.entry.payload.get("text") or "")
+
+    @property
+    def retry_obstacle(self) -> str:
+        if self.entry.kind == EventKind.UNREADABLE:
+            return "It could not be read when it came, so it can only be discarded."
+        return self.closed_obstacle
+
+    @property
+    def closed_obstacle(self) -> str:
+        if self.row.state == DLQState.OPEN:
+            return ""
+        who = self.row.closed_by or self.entry.requested_by
+        return f"It is {self.row.state} already{f', by {who}' if who else ''}."
+
+
+def item(*, item_id: int, now: datetime) -> Item | None:
+    """One item; None: there is none (any more)."""
+    found = DLQItem.objects.select_related("entry", "entry__contact", "entry__session").defer("entry__raw")
+    row = found.filter(pk=item_id).first()
+    if row is None:
+        return None
+    return Item(
+        row=row,
+        standing=entries.item_standing(row),
+        person=entries.person(row.entry.contact),
+        words=entries.first_words(row.entry.payload, max_chars=80),
+        attempts=tuple(journal.attempts_of(row.entry)),
+        history=_history(row),
+        acts=tuple(
+            AuditEvent.objects.filter(object_kind="dlq", object_id=str(row.pk)).order_by("-id")[:_MAX_HISTORY]
+        ),
+        is_snoozed=row.snoozed_until is not None and row.snoozed_until > now,
+        can_undo=row.state == DLQState.DISCARDED
+        and row.closed_at is not None
+        and row.closed_at > now - UNDO_DISCARD
+        and row.entry.state == EntryState.DISCARDED,
+    )
+
+
+def _history(row: DLQItem) -> tuple[Said, ...]:
+    """What the agent was given beside the message when it last failed: what had been written before that run began."""
+    session = row.entry.session
+    if session is None:
+        return ()
+    started_at = Turn.objects.filter(pk=row.entry.turn_id).values_list("started_at", flat=True).first()
+    before = started_at or row.last_failed_at
+    written = Q(turn__finished_at__lte=before) | Q(turn__isnull=True, created_at__lte=before)
+    found = (
+        HistoryMessage.objects.filter(written, session=session, pk__gt=session.context_start)
+        .exclude(kind__in=(HistoryKind.NOTE, HistoryKind.DIVIDER))
+        .order_by("-pk")[: min(_MAX_HISTORY, conf.load().max_history)]
+    )
+    said = [
+        Said(role=message.role, sender=message.sender_name, text=message.text, at=message.created_at)
+        for message in found
+    ]
+    return tuple(reversed(said))
+
+
+# -- before an act ----
+
+
+def open_ids(*, fingerprint: str, limit: int, now: datetime, readable_only: bool) -> list[int]:
+    """The items of a group that an act would take now, the oldest first: who has waited longest is helped first."""
+    rows = DLQItem.objects.filter(fingerprint=fingerprint, state=DLQState.OPEN)
+    if readable_only:
+        rows = rows.exclude(entry__kind=EventKind.UNREADABLE)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+
+
+def consequence(ids: Sequence[int], *, now: datetime) -> str:
+    """What running the entries of these items again means for people."""
+    entry_ids = DLQItem.objects.filter(pk__in=ids).values("entry")
+    return journal.consequence(entry_ids, now=now)

@@ -1,0 +1,381 @@
+"""The dead letter queue: look, retry, discard, note, assign, snooze."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from botsrt.core.states import DLQState
+from botsrt.models import DLQItem
+from botsrt.services import dlq as service
+from praisonweb.dashboard import acts, filters, htmx, paging
+from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.acts import Done, Question
+from praisonweb.dashboard.queries import dlq
+
+_MAX_TEXT_CHARS = 20_000
+
+#: How long staff can put something off.
+_SNOOZES = {"1 h": timedelta(hours=1), "4 h": timedelta(hours=4), "1 d": timedelta(days=1), "7 d": timedelta(days=7)}
+
+
+# -- pages ----
+
+
+@require_safe
+@staff_only
+def groups(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+    wanted = filters.parse(request.GET.get("q", ""), keys=dlq.KEYS, now=now)
+    shown = dlq.groups(filters=wanted, before=paging.before(request), now=now)
+    context = {"dlq": shown, "older": paging.older(request, shown.page), "keys": dlq.KEYS}
+    return htmx.page_or_part(request, "dlq/page.html", "dlq/_groups.html", context)
+
+
+@require_safe
+@staff_only
+def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    """The items of a group; ``?state=`` those that are closed."""
+    wanted = request.GET.get("state", DLQState.OPEN)
+    state = wanted if wanted in tuple(DLQState) else DLQState.OPEN
+    shown = dlq.group(fingerprint=fingerprint, state=state, before=paging.before(request), now=timezone.now())
+    if shown is None:
+        return acts.gone(request, f"There is no group {fingerprint} (any more).", back=reverse("dlq"))
+    context = {
+        "shown": shown,
+        "group": shown.group,
+        "older": f"?state={state}&before={shown.page.older_before}" if shown.page.older_before else "",
+        "states": list(DLQState),
+    }
+    return htmx.page_or_part(request, "dlq/group.html", "dlq/_group.html", context)
+
+
+@require_safe
+@staff_only
+def item(request: HttpRequest, item_id: int) -> HttpResponse:
+    shown = dlq.item(item_id=item_id, now=timezone.now())
+    if shown is None:
+        return _no_item(request, item_id)
+    return htmx.page_or_part(request, "dlq/item.html", "dlq/_item.html", {"item": shown, "me": request.user})
+
+
+def _no_item(request: HttpRequest, item_id: int) -> HttpResponse:
+    return acts.gone(request, f"There is no dead letter item {item_id} (any more).", back=reverse("dlq"))
+
+
+# -- forms ----
+
+
+class EditForm(acts.ReasonForm):
+    text = forms.CharField(
+        label="What the agent gets",
+        max_length=_MAX_TEXT_CHARS,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 6, "dir": "auto"}),
+        help_text="The original stays readable, and the edit is marked.",
+    )
+    field_order = ("text", "reason")
+
+
+class NoteForm(forms.Form):
+    note = forms.CharField(
+        label="Note",
+        required=False,
+        max_length=acts.MAX_REASON_CHARS,
+        widget=forms.Textarea(attrs={"rows": 4}),
+        help_text="For your colleagues; neither agents nor people ever see it.",
+    )
+
+
+class AssignForm(forms.Form):
+    assignee = forms.CharField(
+        label="Who looks after it", required=False, max_length=150, help_text="Empty: nobody in particular."
+    )
+
+
+class SnoozeForm(forms.Form):
+    span = forms.ChoiceField(
+        label="For how long",
+        choices=[*((name, name) for name in _SNOOZES), ("none", "Not at all: show it now")],
+        widget=forms.RadioSelect,
+        initial="4 h",
+    )
+
+
+class IdsForm(acts.ReasonForm):
+    ids = forms.CharField(widget=forms.HiddenInput)
+
+
+class RequiredIdsForm(acts.RequiredReasonForm):
+    ids = forms.CharField(widget=forms.HiddenInput)
+
+
+# -- acts on one item ----
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def retry(request: HttpRequest, item_id: int) -> HttpResponse:
+    question = Question(
+        title="Retry 1 message?",
+        text="The person gets the answer, if there is one now. If it fails again, it comes back here.",
+        verb="Retry",
+        back=_item_page(request, item_id),
+    )
+
+    def do(values: Mapping[str, Any]) -> Done:
+        service.retry(item_id=item_id, actor=acts.actor(request), reason=values["reason"], now=timezone.now())
+        return Done(said=f"Item {item_id} runs again.")
+
+    return acts.ask_or_do(request, question=question, do=do)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def edit(request: HttpRequest, item_id: int) -> HttpResponse:
+    """Edit and retry."""
+    row = DLQItem.objects.select_related("entry").defer("entry__raw").filter(pk=item_id).first()
+    if row is None:
+        return _no_item(request, item_id)
+    question = Question(
+        title="Edit and retry 1 message?",
+        text="The agent gets this text instead; the person gets the answer.",
+        verb="Retry with this text",
+        back=_item_page(request, item_id),
+    )
+
+    def do(values: Mapping[str, Any]) -> Done:
+        service.retry(
+            item_id=item_id,
+            actor=acts.actor(request),
+            reason=values["reason"],
+            edited_text=values["text"],
+            now=timezone.now(),
+        )
+        return Done(said=f"Item {item_id} runs again, with the edited text.")
+
+    text = row.entry.edited_text if row.entry.edited_text is not None else str(row.entry.payload.get("text") or "")
+    return acts.ask_or_do(request, question=question, form=EditForm, do=do, initial={"text": text})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def discard(request: HttpRequest, item_id: int) -> HttpResponse:
+    question = Question(
+        title="Discard 1 message?",
+        text="The person gets no answer. You can undo this for 30 days.",
+        verb="Discard",
+        is_destructive=True,
+        back=_item_page(request, item_id),
+    )
+
+    def do(values: Mapping[str, Any]) -> Done:
+        service.discard(item_id=item_id, actor=acts.actor(request), reason=values["reason"], now=timezone.now())
+        return Done(said=f"Item {item_id} is discarded.", undo=reverse("dlq_undo", args=[item_id]))
+
+    return acts.ask_or_do(request, question=question, form=acts.RequiredReasonForm, do=do)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def undo(request: HttpRequest, item_id: int) -> HttpResponse:
+    question = Question(
+        title="Take the discard of 1 message back?",
+        text="It waits in the queue again, as before.",
+        verb="Undo the discard",
+        back=_item_page(request, item_id),
+    )
+
+    def do(values: Mapping[str, Any]) -> Done:
+        service.undo_discard(item_id=item_id, actor=acts.actor(request), now=timezone.now())
+        return Done(said=f"Item {item_id} is open again.")
+
+    return acts.ask_or_do(request, question=question, form=forms.Form, do=do)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def note(request: HttpRequest, item_id: int) -> HttpResponse:
+    return _annotate_item(request, item_id, "note", NoteForm, "Note on 1 message", "Save the note")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def assign(request: HttpRequest, item_id: int) -> HttpResponse:
+    return _annotate_item(request, item_id, "assignee", AssignForm, "Assign 1 message", "Assign")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def snooze(request: HttpRequest, item_id: int) -> HttpResponse:
+    return _annotate_item(request, item_id, "snoozed_until", SnoozeForm, "Snooze 1 message", "Snooze")
+
+
+def _annotate_item(
+    request: HttpRequest, item_id: int, field: str, form: type[forms.Form], title: str, verb: str
+) -> HttpResponse:
+    row = DLQItem.objects.filter(pk=item_id).first()
+    if row is None:
+        return _no_item(request, item_id)
+    question = Question(title=title, verb=verb, text=_ANNOTATIONS[field], back=_item_page(request, item_id))
+
+    def do(values: Mapping[str, Any]) -> Done:
+        now = timezone.now()
+        service.annotate(item_id=item_id, actor=acts.actor(request), now=now, **_change(values, now=now))
+        return Done(said=f"Item {item_id}: {_said(values)}")
+
+    return acts.ask_or_do(request, question=question, form=form, do=do, initial=_initial(request, row))
+
+
+def _item_page(request: HttpRequest, item_id: int) -> str:
+    return acts.back_of(request, reverse("dlq_item", args=[item_id]))
+
+
+# -- acts on a group, or on selected items: the ids are fixed when the question is asked ----
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def retry_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    """Run the oldest ``?limit=`` of a group again, at most 500."""
+    limit = min(paging.row_ids([request.GET.get("limit", "")])[:1] or [dlq.MAX_GROUP_ACT])
+    return _many(
+        request,
+        _frozen(request)
+        or dlq.open_ids(
+            fingerprint=fingerprint, limit=min(limit, dlq.MAX_GROUP_ACT), now=timezone.now(), readable_only=True
+        ),
+        is_retry=True,
+        back=reverse("dlq_group", args=[fingerprint]),
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def discard_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    ids = _frozen(request) or dlq.open_ids(
+        fingerprint=fingerprint, limit=dlq.MAX_GROUP_ACT, now=timezone.now(), readable_only=False
+    )
+    return _many(request, ids, is_retry=False, back=reverse("dlq_group", args=[fingerprint]))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def retry_selected(request: HttpRequest) -> HttpResponse:
+    return _many(request, _frozen(request), is_retry=True, back=reverse("dlq"))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def discard_selected(request: HttpRequest) -> HttpResponse:
+    return _many(request, _frozen(request), is_retry=False, back=reverse("dlq"))
+
+
+def _frozen(request: HttpRequest) -> list[int]:
+    """The ids that the question named, or that are selected."""
+    chosen = request.POST.getlist("ids") if request.method == "POST" else request.GET.getlist("id")
+    return paging.row_ids(chosen)[: dlq.MAX_GROUP_ACT]
+
+
+def _many(request: HttpRequest, ids: list[int], *, is_retry: bool, back: str) -> HttpResponse:
+    count = acts.counted(len(ids), "message")
+    most = f" These are the oldest {len(ids)}; ask again for more." if len(ids) == dlq.MAX_GROUP_ACT else ""
+    obstacle = "" if ids else "Nothing here is open any more, or nothing is selected."
+    where = acts.back_of(request, back)
+    if is_retry:
+        question = Question(
+            title=f"Retry {count}?",
+            text=dlq.consequence(ids, now=timezone.now()) + most if ids else "",
+            verb=f"Retry {len(ids)}",
+            obstacle=obstacle,
+            back=where,
+        )
+    else:
+        question = Question(
+            title=f"Discard {count}?",
+            text="The people who wrote get no answer. Each can be taken back for 30 days." + most,
+            verb=f"Discard {len(ids)}",
+            is_destructive=True,
+            obstacle=obstacle,
+            back=where,
+        )
+
+    def do(values: Mapping[str, Any]) -> Done:
+        act: Callable[..., int] = service.retry_many if is_retry else service.discard_many
+        done = act(item_ids=ids, actor=acts.actor(request), reason=values["reason"], now=timezone.now())
+        said = f"{acts.counted(done, 'message')} {'run again' if is_retry else 'discarded'}."
+        if done < len(ids):
+            said += f" {len(ids) - done} skipped: not open any more, or not readable."
+        return Done(said=said)
+
+    form = IdsForm if is_retry else RequiredIdsForm
+    return acts.ask_or_do(request, question=question, form=form, do=do, initial={"ids": ",".join(map(str, ids))})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def note_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    return _annotate_group(request, fingerprint, "note", NoteForm, "Note on the group", "Save the note")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def assign_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    return _annotate_group(request, fingerprint, "assignee", AssignForm, "Assign the group", "Assign")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def snooze_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    return _annotate_group(request, fingerprint, "snoozed_until", SnoozeForm, "Snooze the group", "Snooze")
+
+
+def _annotate_group(
+    request: HttpRequest, fingerprint: str, field: str, form: type[forms.Form], title: str, verb: str
+) -> HttpResponse:
+    newest = DLQItem.objects.filter(fingerprint=fingerprint, state=DLQState.OPEN).order_by("-pk").first()
+    back = acts.back_of(request, reverse("dlq_group", args=[fingerprint]))
+    obstacle = "" if newest else "No item of this group is open any more."
+    question = Question(title=title, verb=verb, text=_ANNOTATIONS[field], obstacle=obstacle, back=back)
+
+    def do(values: Mapping[str, Any]) -> Done:
+        now = timezone.now()
+        by = acts.actor(request)
+        count = service.annotate_group(fingerprint=fingerprint, actor=by, now=now, **_change(values, now=now))
+        return Done(said=f"{acts.counted(count, 'message')}: {_said(values)}")
+
+    return acts.ask_or_do(request, question=question, form=form, do=do, initial=_initial(request, newest))
+
+
+_ANNOTATIONS = {
+    "note": "",
+    "assignee": "",
+    "snoozed_until": "Until then it is not counted and not listed, unless you look for snoozed ones.",
+}
+
+
+def _initial(request: HttpRequest, row: DLQItem | None) -> dict[str, str]:
+    me = acts.actor(request).name if "me" in request.GET else ""
+    return {"note": row.note if row else "", "assignee": me or (row.assignee if row else "")}
+
+
+def _change(values: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """What a form's values change of an item."""
+    if "span" in values:
+        return {"snoozed_until": now + _SNOOZES.get(values["span"], timedelta())}
+    return dict(values)
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    if "span" in values:
+        return "shown again." if values["span"] == "none" else f"snoozed for {values['span']}."
+    if "assignee" in values:
+        return f"assigned to {values['assignee']}." if values["assignee"] else "assigned to nobody."
+    return "the note is saved."

@@ -1,0 +1,142 @@
+"""The journal: every inbound event, and running one again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from botsrt.core.errors import BotsError
+from botsrt.core.states import RunMode
+from botsrt.runtime.turn import dry_run
+from botsrt.services import journal as journal_service
+from botsrt.services import outbox
+from praisonweb.dashboard import acts, filters, htmx, paging
+from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.acts import Done, Question
+from praisonweb.dashboard.queries import journal
+
+_MODES = {
+    "send": "Run again and send the reply",
+    "hold": "Run again and hold the reply for review",
+    "again": "Send the stored reply again; the agent does not run",
+    "dry-run": "Dry run: the agent runs, nothing is stored or sent, and you see what it would say",
+}
+
+
+class ReplayForm(acts.ReasonForm):
+    mode = forms.ChoiceField(choices=list(_MODES.items()), widget=forms.RadioSelect, initial="send", label="How")
+    field_order = ("mode", "reason")
+
+
+class ManyForm(acts.ReasonForm):
+    mode = forms.ChoiceField(
+        choices=[(mode, _MODES[mode]) for mode in ("send", "hold")],
+        widget=forms.RadioSelect,
+        initial="send",
+        label="How",
+    )
+    ids = forms.CharField(widget=forms.HiddenInput)
+    field_order = ("mode", "reason", "ids")
+
+
+@require_safe
+@staff_only
+def page(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+    wanted = filters.parse(request.GET.get("q", ""), keys=journal.KEYS, now=now)
+    shown = journal.read(filters=wanted, before=paging.before(request), now=now)
+    context = {"journal": shown, "older": paging.older(request, shown.page), "keys": journal.KEYS}
+    return htmx.page_or_part(request, "journal/page.html", "journal/_list.html", context)
+
+
+@require_safe
+@staff_only
+def entry(request: HttpRequest, entry_id: int) -> HttpResponse:
+    """One entry: a page of its own, or the drawer beside the list."""
+    tab = request.GET.get("tab", "message")
+    shown = journal.entry(entry_id=entry_id, tab=tab if tab in journal.TABS else "message")
+    if shown is None:
+        return acts.gone(request, f"There is no journal entry {entry_id} (any more).", back=reverse("journal"))
+    return htmx.page_or_part(
+        request, "journal/entry.html", "journal/_entry.html", {"entry": shown, "tabs": journal.TABS}
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def replay(request: HttpRequest, entry_id: int) -> HttpResponse:
+    """Run an entry again, in one of four ways."""
+    back = acts.back_of(request, reverse("journal_entry", args=[entry_id]))
+    if request.method == "POST" and request.POST.get("mode") == "dry-run":
+        return _rehearse(request, entry_id, back)
+
+    def do(values: Mapping[str, Any]) -> Done:
+        by, reason, now = acts.actor(request), values["reason"], timezone.now()
+        if values["mode"] == "again":
+            count = outbox.send_reply_again(entry_id=entry_id, actor=by, reason=reason, now=now)
+            return Done(said=f"The stored reply goes out again ({acts.counted(count, 'part')}).")
+        mode = RunMode(values["mode"])
+        journal_service.replay(entry_id=entry_id, mode=mode, actor=by, reason=reason, now=now)
+        held = " Its reply will be held for you." if mode is RunMode.HOLD else ""
+        return Done(said=f"Message {entry_id} runs again.{held}")
+
+    question = Question(
+        title="Replay 1 message?",
+        text="The person may get an answer now. A reply to a message older than 6 h is held for you instead of sent.",
+        verb="Replay",
+        back=back,
+    )
+    initial = {"mode": request.GET.get("mode", "send")}
+    return acts.ask_or_do(request, question=question, form=ReplayForm, do=do, initial=initial)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only
+def replay_many(request: HttpRequest) -> HttpResponse:
+    """Run the selected entries again. Their ids are fixed when the question is asked."""
+    ids = paging.row_ids(request.GET.getlist("id") or request.POST.getlist("ids"))[: paging.PAGE_SIZE]
+
+    def do(values: Mapping[str, Any]) -> Done:
+        mode, done, failed = RunMode(values["mode"]), 0, []
+        for entry_id in ids:
+            try:
+                journal_service.replay(
+                    entry_id=entry_id,
+                    mode=mode,
+                    actor=acts.actor(request),
+                    reason=values["reason"],
+                    now=timezone.now(),
+                )
+                done += 1
+            except BotsError as error:
+                failed.append(str(error))
+        return Done(said=acts.said_of("Replayed", done=done, failed=failed))
+
+    question = Question(
+        title=f"Replay {acts.counted(len(ids), 'message')}?",
+        text=journal.consequence(ids, now=timezone.now()) if ids else "",
+        verb=f"Replay {len(ids)}",
+        obstacle="" if ids else "No message is selected.",
+        back=acts.back_of(request, reverse("journal")),
+    )
+    initial = {"ids": ",".join(map(str, ids))}
+    return acts.ask_or_do(request, question=question, form=ManyForm, do=do, initial=initial)
+
+
+def _rehearse(request: HttpRequest, entry_id: int, back: str) -> HttpResponse:
+    context = {"entry_id": entry_id, "back": back, "reply": None, "error": ""}
+    try:
+        context["reply"] = async_to_sync(dry_run)(entry_id)
+    except BotsError as error:
+        context["error"] = str(error)
+    if htmx.is_part(request):
+        return render(request, "journal/_dry_run.html", context)
+    return render(request, "journal/dry_run.html", context)
