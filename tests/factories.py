@@ -10,12 +10,16 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.utils import timezone
+
 from botsrt.core.actors import Actor
 from botsrt.core.messages import InboundMessage, Sender, SendReceipt
+from botsrt.core.pairing_codes import Terms
 from botsrt.core.ports import Option
 from botsrt.core.states import ChatType, UnknownUserPolicy
-from botsrt.models import AgentProfile, Bot, DLQItem, JournalEntry
-from botsrt.services import bots, journal, outbox, turns
+from botsrt.models import AgentProfile, Bot, DLQItem, JournalEntry, Pairing
+from botsrt.runtime.turn import gate
+from botsrt.services import bots, codes, journal, outbox, reception, turns
 from botsrt.services.bots import Changes, Shape
 from botsrt.services.dlq import Failure
 from botsrt.services.outbox import ClaimedSend
@@ -214,6 +218,26 @@ def parked(message: InboundMessage | str | None = None, *, now: datetime = NOW, 
     row = received(message, now=now)
     fail(claim_one(now=now), a_failure(**failure), now=now)
     return DLQItem.objects.select_related("entry").get(entry=row.pk)
+
+
+# -- who may write ----
+
+
+def asks(user_id: str = "stranger", text: str = "May I?", *, terms: Terms = Terms(), **fields: Any) -> Pairing:  # noqa: B008  frozen
+    """The request of a stranger who writes directly, as the runtime makes it of a bot with policy pair."""
+    now = fields.pop("now", None) or timezone.now()
+    receive(a_message(text, user_id=user_id, channel_id=f"dm-{user_id}", **fields), now=now)
+    turn = claim_one(now=now)
+    found = turns.materials(turn=turn, max_history=10, refused_for=terms.refused_for, now=now)
+    assert found.bot is not None
+    reasons = {pk: decision.reason.value for pk, decision in gate(turn, found, found.bot).items()}
+    assert reception.ask(turn=turn, bot=found.bot, reasons=reasons, terms=terms, now=now)
+    return Pairing.objects.latest("id")
+
+
+def code_of(request: Pairing) -> str:
+    """What only the requester has seen."""
+    return codes.keyring().of(request.nonce)
 
 
 # -- out again ----

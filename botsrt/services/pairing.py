@@ -28,7 +28,7 @@ from botsrt.core.states import (
     TurnState,
 )
 from botsrt.models import Bot, Contact, JournalEntry, OutboxMessage, Pairing, Turn, WrongCodes
-from botsrt.services import audit, bots, codes, identity, lanes, notices, nudge
+from botsrt.services import audit, bots, codes, identity, lanes, news, notices, nudge
 from botsrt.services.notices import Address
 
 #: Reasons on the entry that a request began with, once it is decided without an answer; ``core.access`` has the others.
@@ -242,6 +242,7 @@ def close_expired(request: Pairing, *, now: datetime) -> bool:
     if not waiting.update(state=PairingState.EXPIRED, decided_by=SYSTEM.name, decided_at=now):
         return False
     request.state = PairingState.EXPIRED
+    news.changed("pairings", [request.pk])
     _end_first_entry(request, now=now)
     return True
 
@@ -377,6 +378,7 @@ def _move(
         request.refresh_from_db()
         raise Conflict(_who_was_first(request))
     request.refresh_from_db()
+    news.changed("pairings", [request.pk])
     audit.record(
         actor=actor,
         verb=f"pairing.{_VERBS[to]}",

@@ -30,7 +30,7 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import one_line
 from botsrt.models import BotSession, Contact, Pairing
-from botsrt.services import bots, codes, notices, pairing, sessions, turns
+from botsrt.services import bots, codes, news, notices, pairing, sessions, turns
 from botsrt.services.bots import BotView
 from botsrt.services.notices import Address
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Result
@@ -113,6 +113,7 @@ def _ask(desk: Desk, asking: Sequence[ClaimedEntry], reasons: Mapping[int, str])
         pairing.close_expired(request, now=desk.now)
         request = None
     if request is not None:
+        news.changed("pairings", [request.pk])
         Pairing.objects.filter(pk=request.pk).update(asked_count=F("asked_count") + len(asking))
         if desk.now - request.code_sent_at >= desk.terms.resend_after:
             _send_code(desk, request)
@@ -157,6 +158,7 @@ def _is_full(desk: Desk) -> bool:
 
 def _new_request(desk: Desk, entry: ClaimedEntry, *, purpose: PairingPurpose, asked_count: int = 1) -> Pairing:
     nonce = new_nonce()
+    news.changed("pairings")
     account = desk.turn.account
     return Pairing.objects.create(
         platform=desk.turn.platform,
@@ -283,6 +285,7 @@ def _give_back(desk: Desk, entry: ClaimedEntry, decision: Decision, request: Pai
     )
     if not given:
         return _says(_LINK_USED)
+    news.changed("pairings", [request.pk])
     if decision.is_allowed and _link_alone(desk.bot, request.account):
         with suppress(BotsError):  # staff decide where they are two persons already
             reason = "proved by code; both bots confirm links alone"

@@ -7,7 +7,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path, re_path
 
 from praisonweb.dashboard.consumers import LiveConsumer, TryConsumer
-from praisonweb.dashboard.views import account, audit, deliveries, dlq, health, home, journal, try_it, workers
+from praisonweb.dashboard.views import account, audit, deliveries, dlq, health, home, journal, pairings, try_it, workers
 
 urlpatterns = [
     path("", home.page, name="home"),
@@ -36,6 +36,12 @@ urlpatterns = [
     path("deliveries/resolve/<slug:resolution>/", deliveries.resolve_many, name="deliveries_resolve"),
     path("deliveries/<id:outbox_id>/", deliveries.one, name="delivery"),
     path("deliveries/<id:outbox_id>/<slug:resolution>/", deliveries.resolve, name="delivery_resolve"),
+    path("pairings/", pairings.page, name="pairings"),
+    path("pairings/verify/", pairings.verify, name="pairing_verify"),
+    path("pairings/<id:request_id>/approve/", pairings.approve, name="pairing_approve"),
+    path("pairings/<id:request_id>/deny/", pairings.deny, name="pairing_deny"),
+    path("pairings/<id:request_id>/block/", pairings.block, name="pairing_block"),
+    path("pairings/<id:request_id>/revoke/", pairings.revoke, name="pairing_revoke"),
     path("audit/", audit.page, name="audit"),
     path("workers/", workers.page, name="workers"),
     path("try/", try_it.bots, name="try"),

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import getpass
-from typing import Any
 
 import pytest
-from django.utils import timezone
 
-from botsrt.core.pairing_codes import Codes, Terms
 from botsrt.core.states import EntryState, PairingState, UnknownUserPolicy
-from botsrt.models import AuditEvent, Contact, Pairing
-from botsrt.runtime import turn as turn_story
-from botsrt.services import reception, turns
-from tests.factories import ACCOUNT, a_bot, a_message, claim_one, entry, receive
+from botsrt.models import AuditEvent, Contact
+from tests.factories import ACCOUNT, a_bot, asks, code_of, entry
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def asks(user_id: str = "stranger", text: str = "May I?", **fields: Any) -> Pairing:
-    """A stranger's request, as the runtime makes it of a direct message."""
-    now = timezone.now()
-    receive(a_message(text, user_id=user_id, channel_id=f"dm-{user_id}", **fields), now=now)
-    turn = claim_one(now=now)
-    found = turns.materials(turn=turn, max_history=10, refused_for=Terms().refused_for, now=now)
-    assert found.bot is not None
-    reasons = {pk: decision.reason.value for pk, decision in turn_story.gate(turn, found, found.bot).items()}
-    assert reception.ask(turn=turn, bot=found.bot, reasons=reasons, terms=Terms(), now=now)
-    return Pairing.objects.latest("id")
-
-
-def code_of(request: Pairing, settings) -> str:
-    return Codes(settings.SECRET_KEY).of(request.nonce)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +18,7 @@ def bot():
     return a_bot(policy=UnknownUserPolicy.PAIR)
 
 
-def test_the_list_shows_who_waits_and_never_a_code(manage, settings):
+def test_the_list_shows_who_waits_and_never_a_code(manage):
     request = asks(display_name="Ada\u202eevil", text="Hello\nthere")
     ran = manage("pairing", "list")
     assert ran.code == 0
@@ -49,7 +28,7 @@ def test_the_list_shows_who_waits_and_never_a_code(manage, settings):
     assert "\u202e" not in ran.out
     (row,) = manage("pairing", "list", "--json").json
     assert row["state"] == "waiting"
-    assert code_of(request, settings) not in ran.out + str(row)
+    assert code_of(request) not in ran.out + str(row)
 
 
 def test_an_empty_list_says_so(manage):
@@ -57,9 +36,9 @@ def test_an_empty_list_says_so(manage):
     assert "No denied requests." in manage("pairing", "list", "--state", "denied").out
 
 
-def test_a_verified_code_lets_the_stranger_in_and_the_first_message_waits_for_its_answer(manage, settings):
+def test_a_verified_code_lets_the_stranger_in_and_the_first_message_waits_for_its_answer(manage):
     request = asks()
-    ran = manage("pairing", "verify", ACCOUNT, code_of(request, settings).lower())
+    ran = manage("pairing", "verify", ACCOUNT, code_of(request).lower())
     assert (ran.code, ran.err) == (0, "")
     assert "web:stranger has access now" in ran.out
     assert request.entry is not None
@@ -69,28 +48,28 @@ def test_a_verified_code_lets_the_stranger_in_and_the_first_message_waits_for_it
     assert event.after["proof"] == "code"
 
 
-def test_a_person_can_be_named_on_the_way(manage, settings):
+def test_a_person_can_be_named_on_the_way(manage):
     request = asks()
-    assert manage("pairing", "verify", ACCOUNT, code_of(request, settings), "--person", "ada").code == 0
+    assert manage("pairing", "verify", ACCOUNT, code_of(request), "--person", "ada").code == 0
     assert "ada" in manage("identity", "list").out
 
 
-def test_an_unusable_person_changes_nothing(manage, settings):
+def test_an_unusable_person_changes_nothing(manage):
     request = asks()
-    ran = manage("pairing", "verify", ACCOUNT, code_of(request, settings), "--person", "Ada Lovelace")
+    ran = manage("pairing", "verify", ACCOUNT, code_of(request), "--person", "Ada Lovelace")
     assert ran.code == 1
     assert "person:" in ran.err
     request.refresh_from_db()
     assert request.state == PairingState.WAITING
 
 
-def test_wrong_codes_are_refused_and_lock_who_types_them_but_not_who_acts_by_id(manage, settings):
+def test_wrong_codes_are_refused_and_lock_who_types_them_but_not_who_acts_by_id(manage):
     request = asks()
     for _ in range(5):
         ran = manage("pairing", "verify", ACCOUNT, "AAAAAAAA")
         assert ran.code == 1
         assert "no request for shop has this code" in ran.err
-    locked = manage("pairing", "verify", ACCOUNT, code_of(request, settings))
+    locked = manage("pairing", "verify", ACCOUNT, code_of(request))
     assert locked.code == 1
     assert "Too many wrong codes" in locked.err
     assert manage("pairing", "approve", str(request.pk), "--reason", "I know them").code == 0
@@ -128,14 +107,14 @@ def test_an_unknown_id_is_one_clear_line(manage):
     assert "There is no pairing request 4711" in ran.err
 
 
-def test_explain_says_what_would_happen(manage, settings):
+def test_explain_says_what_would_happen(manage):
     def reason(user_id: str) -> str:
         return str(manage("pairing", "explain", ACCOUNT, user_id, "--json").json["reason"])
 
     assert reason("stranger") == "pairing_required"
     request = asks()
     assert reason("stranger") == "pairing_waiting"
-    manage("pairing", "verify", ACCOUNT, code_of(request, settings))
+    manage("pairing", "verify", ACCOUNT, code_of(request))
     assert reason("stranger") == "paired"
     manage("pairing", "revoke", str(request.pk))
     assert reason("stranger") == "pairing_refused"
