@@ -7,7 +7,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path, re_path
 
 from praisonweb.dashboard.consumers import LiveConsumer, TryConsumer
-from praisonweb.dashboard.views import account, audit, deliveries, dlq, health, home, journal, pairings, try_it, workers
+from praisonweb.dashboard.views import account, audit, deliveries, dlq, health, home, journal, pairings, people, try_it, workers
 
 urlpatterns = [
     path("", home.page, name="home"),
@@ -36,6 +36,14 @@ urlpatterns = [
     path("deliveries/resolve/<slug:resolution>/", deliveries.resolve_many, name="deliveries_resolve"),
     path("deliveries/<id:outbox_id>/", deliveries.one, name="delivery"),
     path("deliveries/<id:outbox_id>/<slug:resolution>/", deliveries.resolve, name="delivery_resolve"),
+    path("people/", people.page, name="people"),
+    path("people/<id:session_pk>/", people.one, name="conversation"),
+    path("people/<id:session_pk>/reply/", people.reply, name="conversation_reply"),
+    path("people/<id:session_pk>/note/", people.note, name="conversation_note"),
+    path("people/<id:session_pk>/export/", people.export, name="conversation_export"),
+    path("people/<id:session_pk>/hand-to/<slug:handler>/", people.hand_to, name="conversation_hand_to"),
+    path("people/contacts/<id:contact_id>/link/", people.link, name="contact_link"),
+    path("people/contacts/<id:contact_id>/unlink/", people.unlink, name="contact_unlink"),
     path("pairings/", pairings.page, name="pairings"),
     path("pairings/verify/", pairings.verify, name="pairing_verify"),
     path("pairings/<id:request_id>/approve/", pairings.approve, name="pairing_approve"),
