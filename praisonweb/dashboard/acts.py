@@ -122,9 +122,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def _ask(
-    request: HttpRequest, question: Question, form: forms.Form, *, status: int, error: str = ""
-) -> HttpResponse:
+def _ask(request: HttpRequest, question: Question, form: forms.Form, *, status: int, error: str = "") -> HttpResponse:
     if error and status >= 500:
         status = 409  # the platform's or the agent's trouble, not the site's
     context = {"question": question, "form": form, "error": error, "status": status}

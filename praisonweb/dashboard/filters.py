@@ -73,9 +73,7 @@ class Filters:
         return address(Filters(tokens=tokens, words=self.words).text)
 
     def without_word(self, word: str) -> str:
-        return address(
-            Filters(tokens=self.tokens, words=tuple(other for other in self.words if other != word)).text
-        )
+        return address(Filters(tokens=self.tokens, words=tuple(other for other in self.words if other != word)).text)
 
     @property
     def chips(self) -> list[Chip]:

@@ -1,4 +1,4 @@
-"""Pages of a list by the id of a row, newest first: a page costs the same at every depth, and new rows shift nothing."""
+"""Pages of a list by the id of a row, newest first: every page costs the same, and new rows shift nothing."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ def older(request: HttpRequest, page: Page[Row]) -> str:
     """The address of the next page; empty when there is none."""
     if page.older_before is None:
         return ""
-    return "?" + urlencode({**{"q": request.GET.get("q", "")}, "before": page.older_before})
+    return "?" + urlencode({"q": request.GET.get("q", ""), "before": page.older_before})

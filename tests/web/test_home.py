@@ -110,7 +110,7 @@ def test_a_disabled_bot_is_no_concern(staff_client: Client, transactional_db: No
     a_bot("shop", is_enabled=False)
     html = read(staff_client)
     assert concerns(html) == []
-    assert badges(html) == ["disabled"]
+    assert badges(html) == ["paused"]
 
 
 def test_settings_that_are_not_applied_are_a_concern(staff_client: Client, bot: Bot) -> None:

@@ -252,7 +252,7 @@ def test_an_allowed_user_hears_no_warning(staff_client: Client, staff: User) -> 
 def test_a_disabled_bot_takes_nothing(staff_client: Client) -> None:
     a_bot("shop", is_enabled=False)
     html = read(staff_client)
-    assert "The bot is disabled" in html
+    assert "The bot is paused" in html
     assert re.search(r"<textarea[^>]*disabled", html, re.DOTALL)
     assert "try.js" not in html
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,9 +100,7 @@ def groups(*, filters: Filters, before: int | None, now: datetime) -> Groups:
     return Groups(
         filters=filters,
         page=page_of(rows, [row.newest_id for row in rows], before=before),
-        views=tuple(
-            View(name=name, url=address(text), is_on=filters.text == text) for name, text in VIEWS.items()
-        ),
+        views=tuple(View(name=name, url=address(text), is_on=filters.text == text) for name, text in VIEWS.items()),
         is_empty=not rows and not filters and before is None and not DLQItem.objects.exists(),
     )
 
@@ -131,7 +129,7 @@ def awake(now: datetime) -> Q:
     return Q(snoozed_until__isnull=True) | Q(snoozed_until__lte=now)
 
 
-def _group(row: dict[str, Any], newest: DLQItem, now: datetime) -> Group:
+def _group(row: Mapping[str, Any], newest: DLQItem, now: datetime) -> Group:
     snoozed_until = row["snoozed_until"]
     return Group(
         fingerprint=row["fingerprint"],
@@ -194,7 +192,9 @@ def group(*, fingerprint: str, state: str, before: int | None, now: datetime) ->
         return None
     in_state = everything.filter(state=state)
     rows = in_state if before is None else in_state.filter(pk__lt=before)
-    listed = list(rows.select_related("entry", "entry__contact").defer("traceback", "entry__raw").order_by("-pk")[: PAGE_SIZE + 1])
+    listed = list(
+        rows.select_related("entry", "entry__contact").defer("traceback", "entry__raw").order_by("-pk")[: PAGE_SIZE + 1]
+    )
     open_items = everything.filter(state=DLQState.OPEN)
     sums = open_items.aggregate(
         count=Count("pk"),
@@ -294,9 +294,7 @@ def item(*, item_id: int, now: datetime) -> Item | None:
         words=entries.first_words(row.entry.payload, max_chars=80),
         attempts=tuple(journal.attempts_of(row.entry)),
         history=_history(row),
-        acts=tuple(
-            AuditEvent.objects.filter(object_kind="dlq", object_id=str(row.pk)).order_by("-id")[:_MAX_HISTORY]
-        ),
+        acts=tuple(AuditEvent.objects.filter(object_kind="dlq", object_id=str(row.pk)).order_by("-id")[:_MAX_HISTORY]),
         is_snoozed=row.snoozed_until is not None and row.snoozed_until > now,
         can_undo=row.state == DLQState.DISCARDED
         and row.closed_at is not None
@@ -310,8 +308,8 @@ def _history(row: DLQItem) -> tuple[Said, ...]:
     session = row.entry.session
     if session is None:
         return ()
-    started_at = Turn.objects.filter(pk=row.entry.turn_id).values_list("started_at", flat=True).first()
-    before = started_at or row.last_failed_at
+    latest = Turn.objects.filter(entries=row.entry).values_list("started_at", flat=True)
+    before = latest.first() or row.last_failed_at
     written = Q(turn__finished_at__lte=before) | Q(turn__isnull=True, created_at__lte=before)
     found = (
         HistoryMessage.objects.filter(written, session=session, pk__gt=session.context_start)

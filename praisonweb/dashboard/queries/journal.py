@@ -108,9 +108,7 @@ def read(*, filters: Filters, before: int | None, now: datetime) -> Journal:
     rows = found.filter(pk__lt=before) if before is not None else found
     if filters.words:
         rows, window_end, searched_until = _searched(rows, filters.words)
-    listed = list(
-        rows.select_related("contact", "turn").defer("raw", "edited_text").order_by("-pk")[: PAGE_SIZE + 1]
-    )
+    listed = list(rows.select_related("contact", "turn").defer("raw", "edited_text").order_by("-pk")[: PAGE_SIZE + 1])
     page = _page(listed, before=before, window_end=window_end)
     return Journal(
         filters=filters,
@@ -468,9 +466,7 @@ def _trace(row: JournalEntry, item: DLQItem | None) -> Iterator[Station]:
         )
         if item.closed_at:
             who = f" by {item.closed_by}" if item.closed_by else ""
-            yield Station(
-                at=item.closed_at, tone=Tone.IDLE, title=f"Case {item.state}{who}", text=item.close_reason
-            )
+            yield Station(at=item.closed_at, tone=Tone.IDLE, title=f"Case {item.state}{who}", text=item.close_reason)
     yield from _audited(row, item)
     if row.completed_at:
         standing = entries.standing(row)

@@ -12,7 +12,9 @@ from praisonweb.dashboard.queries.standing import Standing, Tone
 _MAX_WORKERS = 100
 
 _ALIVE = Standing(word="alive", tone=Tone.GOOD)
-_SILENT = Standing(word="silent", tone=Tone.BAD, text="It stopped beating without a goodbye; others take its work over.")
+_SILENT = Standing(
+    word="silent", tone=Tone.BAD, text="It stopped beating without a goodbye; others take its work over."
+)
 _STOPPED = Standing(word="stopped", tone=Tone.IDLE, text="It said goodbye.")
 
 
