@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from html import unescape
-from typing import Any
 
 from django.test import Client
 
@@ -24,9 +24,9 @@ def read(client: Client, path: str, *, status: int = 200, part: bool = False) ->
     return html
 
 
-def do(client: Client, path: str, *, status: int = 302, follow: bool = False, **fields: Any) -> str:
+def do(client: Client, path: str, *, status: int = 302, fields: Mapping[str, str] | None = None, **more: str) -> str:
     """Post a form without script; the page that comes, or where one is sent."""
-    response = client.post(path, fields, follow=follow)
+    response = client.post(path, {**(fields or {}), **more})
     assert response.status_code == status, response.content.decode()[:3_000]
     return str(response.content.decode()) if status != 302 else str(response["Location"])
 

@@ -10,7 +10,11 @@ from praisonweb.dashboard import filters
 from praisonweb.dashboard.filters import Filters, Key
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-KEYS = (Key(name="state", help="", choices=("held", "dead")), Key(name="bot", help=""), Key(name="before", help="", is_time=True))
+KEYS = (
+    Key(name="state", help="", choices=("held", "dead")),
+    Key(name="bot", help=""),
+    Key(name="before", help="", is_time=True),
+)
 
 
 def parse(text: str) -> Filters:
@@ -69,7 +73,9 @@ def test_the_line_comes_out_as_it_went_in() -> None:
 
 
 def test_a_facet_shows_what_there_is_and_what_is_on() -> None:
-    found = filters.facet("State", "state", {"dead": 2, "held": 0}, parse("state:held"), is_partial=True, order=("held",))
+    found = filters.facet(
+        "State", "state", {"dead": 2, "held": 0}, parse("state:held"), is_partial=True, order=("held",)
+    )
     assert [(choice.label, choice.count, choice.is_on) for choice in found.choices] == [
         ("held", "0", True),
         ("dead", "2+", False),

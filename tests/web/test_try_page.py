@@ -69,7 +69,7 @@ def test_without_a_web_bot_it_says_how_to_add_one(staff_client: Client) -> None:
     a_bot("tg", platform="telegram")
     html = read(staff_client, "/try/")
     assert "There is no web bot yet." in html
-    assert "bots add try --platform web" in html
+    assert 'href="/bots/+add/?platform=web"' in html
 
 
 def test_the_only_web_bot_is_opened_at_once(staff_client: Client, bot: Bot) -> None:
