@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,14 @@ from botsrt import conf
 from botsrt.adapters import registry
 from botsrt.agents import registry as agent_registry
 from botsrt.core.chunking import chunk, length
-from botsrt.core.errors import StorageUnavailable, UnreadableUpdate
+from botsrt.core.errors import BotsError, CredentialError, PlatformUnavailable, StorageUnavailable, UnreadableUpdate
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import AgentConfig, BotConfig, Option, Probe
+from botsrt.services import bots
 from botsrt.services.bots import Shape
+
+#: Longest wait for a platform to say who a bot is, in seconds.
+_PROBE_SECONDS = 20.0
 
 
 class _NoSink:
@@ -26,6 +31,15 @@ class _NoSink:
 
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         raise StorageUnavailable("This adapter takes no messages.")
+
+
+def names() -> list[str]:
+    """The platforms that a bot can be of. A console bot is added in a terminal, where it can be used."""
+    return [name for name in registry.platforms(conf.load().adapter_packages) if name != "console"]
+
+
+def agent_kinds() -> list[str]:
+    return agent_registry.kinds(conf.load().agent_packages)
 
 
 def shape(platform: str) -> Shape:
@@ -82,3 +96,39 @@ async def probe(config: BotConfig) -> Probe:
         return await adapter.probe()
     finally:
         await adapter.close()
+
+
+def check_stored(account: str) -> str:
+    """Say now what the bot's adapter would say when it starts; in the transaction that stored it, an error undoes that.
+
+    Returns:
+        A warning when it could not be tried, because a variable of the environment is not set; else nothing.
+
+    Raises:
+        ConfigurationError: the bot could not start.
+    """
+    try:
+        config = bots.adapter_config(account=account)
+    except CredentialError as error:
+        return f"{error} The bot was not tried."
+    check(config)
+    return ""
+
+
+async def identity(config: BotConfig) -> str:
+    """Who the platform says the bot is.
+
+    Raises:
+        BotsError: it did not say; the message says why.
+    """
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            return (await probe(config)).identity
+    except BotsError:
+        raise
+    except TimeoutError as error:
+        raise PlatformUnavailable(
+            f"The platform of {config.account} did not answer within {_PROBE_SECONDS:g} s."
+        ) from error
+    except Exception as error:
+        raise PlatformUnavailable(f"{type(error).__name__}: {error}") from error

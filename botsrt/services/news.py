@@ -1,4 +1,4 @@
-"""Tell open pages of the staff site which rows changed, after the commit. Only ids are told; pages fetch what they show.
+"""Tell open pages of the staff site which rows changed, after the commit: ids alone, pages fetch what they show.
 
 Losing some costs a page one beat (``static/js/live.js``). Like a nudge, news never waits and never fails an act.
 """

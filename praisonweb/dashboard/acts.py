@@ -15,7 +15,7 @@ from django import forms
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 
@@ -144,4 +144,5 @@ def _answer(request: HttpRequest, question: Question, done: Done) -> HttpRespons
 
 def gone(request: HttpRequest, text: str, *, back: str) -> HttpResponse:
     """The thing is not there any more."""
-    return render(request, "acts/gone.html", {"text": text, "back": back}, status=404)
+    context = {"text": text, "back": back}
+    return htmx.page_or_part(request, "acts/gone.html", "acts/_gone.html", context, status=404)

@@ -1,8 +1,8 @@
 """The websockets of the pages: "Try it", and what keeps lists fresh.
 
-"Try it" hears ``{"id", "text"}`` and says, each with a ``type``: ``received`` (stored; only now may the page say so), ``message`` and
-``typing`` of the bot, ``error`` with a code, words and the message's id where it has one. The page reads the
-conversation itself over HTTP: what is said here only tells it when.
+"Try it" hears ``{"id", "text"}`` and says, each with a ``type``: ``received`` (stored; only now may the page say so),
+``message`` and ``typing`` of the bot, ``error`` with a code, words and the message's id where it has one. The page
+reads the conversation itself over HTTP: what is said here only tells it when. A page of lists is told ``changed``: ids.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pages of a list by the id of a row, newest first: a page costs the same at every depth, and new rows shift nothing."""
+"""Pages of a list by the id of a row, newest first: every page costs the same, and new rows shift nothing."""
 
 from __future__ import annotations
 

@@ -7,7 +7,21 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path, re_path
 
 from praisonweb.dashboard.consumers import LiveConsumer, TryConsumer
-from praisonweb.dashboard.views import account, audit, deliveries, dlq, health, home, journal, pairings, people, try_it, workers
+from praisonweb.dashboard.views import (
+    account,
+    agents,
+    audit,
+    bots,
+    deliveries,
+    dlq,
+    health,
+    home,
+    journal,
+    pairings,
+    people,
+    try_it,
+    workers,
+)
 
 urlpatterns = [
     path("", home.page, name="home"),
@@ -50,6 +64,21 @@ urlpatterns = [
     path("pairings/<id:request_id>/deny/", pairings.deny, name="pairing_deny"),
     path("pairings/<id:request_id>/block/", pairings.block, name="pairing_block"),
     path("pairings/<id:request_id>/revoke/", pairings.revoke, name="pairing_revoke"),
+    path("bots/", bots.page, name="bots"),
+    path("bots/+add/", bots.add, name="bot_add"),
+    path("bots/<account:account>/", bots.bot, name="bot"),
+    path("bots/<account:account>/edit/", bots.edit, name="bot_edit"),
+    path("bots/<account:account>/credentials/", bots.credentials, name="bot_credentials"),
+    path("bots/<account:account>/pause/", bots.pause, name="bot_pause"),
+    path("bots/<account:account>/resume/", bots.resume, name="bot_resume"),
+    path("bots/<account:account>/reconnect/", bots.reconnect, name="bot_reconnect"),
+    path("bots/<account:account>/test/", bots.test, name="bot_test"),
+    path("bots/<account:account>/remove/", bots.remove, name="bot_remove"),
+    path("agents/", agents.page, name="agents"),
+    path("agents/+add/", agents.add, name="agent_add"),
+    path("agents/<account:name>/", agents.agent, name="agent"),
+    path("agents/<account:name>/edit/", agents.edit, name="agent_edit"),
+    path("agents/<account:name>/remove/", agents.remove, name="agent_remove"),
     path("audit/", audit.page, name="audit"),
     path("workers/", workers.page, name="workers"),
     path("try/", try_it.bots, name="try"),

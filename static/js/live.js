@@ -5,6 +5,7 @@ import { refresh } from "./parts.js";
 import { selectedCount } from "./lists.js";
 
 const TOGETHER_MS = 700; // events that come together cause one fetch
+const APART_MS = 2000; // a flood of events causes no more than one fetch in this time
 const BEAT_MS = 60000;
 const POLL_MS = 10000; // without a websocket
 const MAX_WAIT_MS = 15000;
@@ -18,6 +19,7 @@ let isConnected = false;
 let hasFailed = false;
 let timer = 0;
 let isFetching = false;
+let lastAt = 0;
 
 function whyPaused() {
   if (selectedCount()) return "Updates paused while rows are selected";
@@ -53,6 +55,7 @@ export async function refreshAll() {
   for (const part of parts()) results.push(await refresh(part));
   hasFailed = results.includes(false);
   isFetching = false;
+  lastAt = Date.now();
   say();
   if (isOutdated) soon();
 }
@@ -63,7 +66,7 @@ function soon() {
   timer = setTimeout(() => {
     if (document.hidden || whyPaused()) return say();
     refreshAll();
-  }, TOGETHER_MS);
+  }, Math.max(TOGETHER_MS, lastAt + APART_MS - Date.now()));
 }
 
 // -- the websocket ----

@@ -38,7 +38,7 @@ def read(client: Client) -> str:
 
 def concerns(html: str) -> list[str]:
     """The titles, worst first."""
-    return re.findall(r'<li class="concern[^"]*">.*?<h2>(.*?)</h2>', html, re.DOTALL)
+    return re.findall(r'<li class="concern[^"]*">.*?<h2>(?:<a [^>]*>)?(.*?)(?:</a>)?</h2>', html, re.DOTALL)
 
 
 def badges(html: str) -> list[str]:
@@ -110,7 +110,7 @@ def test_a_disabled_bot_is_no_concern(staff_client: Client, transactional_db: No
     a_bot("shop", is_enabled=False)
     html = read(staff_client)
     assert concerns(html) == []
-    assert badges(html) == ["disabled"]
+    assert badges(html) == ["paused"]
 
 
 def test_settings_that_are_not_applied_are_a_concern(staff_client: Client, bot: Bot) -> None:
@@ -194,7 +194,7 @@ def test_a_bot_shows_who_it_is_and_its_traffic(staff_client: Client, bot: Bot) -
 
 def test_the_page_keeps_itself_fresh(staff_client: Client, bot: Bot) -> None:
     part = staff_client.get("/", headers={"HX-Request": "true"}).content.decode()
-    assert part.strip().startswith('<div id="home" hx-get="/" hx-trigger="every 10s"')
+    assert part.strip().startswith('<div class="part" id="home" data-refresh="/">')
     assert "<html" not in part
 
 
@@ -202,3 +202,24 @@ def test_a_page_left_open_after_signing_out_goes_to_sign_in(client: Client, tran
     response = client.get("/", headers={"HX-Request": "true"}, follow=True)
     assert response["HX-Redirect"] == "/account/sign-in/"
     assert response.content == b""
+
+
+def test_every_number_links_to_its_list(staff_client: Client, bot: Bot) -> None:
+    at_work("shop", state=AdapterStatus.BACKOFF)
+    past = timezone.now() - timedelta(minutes=20)
+    parked(a_message(user_id="u1"), now=past)
+    answered(a_message(user_id="u2"), now=past)
+    OutboxMessage.objects.filter(text="Hi").update(state=OutboxState.UNKNOWN)
+    received(a_message(user_id="u3"), now=past)
+    html = read(staff_client)
+    links = re.findall(r'<h2><a href="([^"]*)">', html)
+    assert sorted(links) == [
+        "/bots/shop/",
+        "/deliveries/?q=state%3Aunknown",
+        "/dlq/",
+        "/journal/?q=state%3Apending+state%3Aclaimed",
+    ]
+    for link in links:
+        listed = staff_client.get(link)
+        assert listed.status_code == 200
+        assert "Nothing matches." not in listed.content.decode()

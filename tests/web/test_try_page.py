@@ -69,7 +69,7 @@ def test_without_a_web_bot_it_says_how_to_add_one(staff_client: Client) -> None:
     a_bot("tg", platform="telegram")
     html = read(staff_client, "/try/")
     assert "There is no web bot yet." in html
-    assert "bots add try --platform web" in html
+    assert 'href="/bots/+add/?platform=web"' in html
 
 
 def test_the_only_web_bot_is_opened_at_once(staff_client: Client, bot: Bot) -> None:
@@ -252,7 +252,7 @@ def test_an_allowed_user_hears_no_warning(staff_client: Client, staff: User) -> 
 def test_a_disabled_bot_takes_nothing(staff_client: Client) -> None:
     a_bot("shop", is_enabled=False)
     html = read(staff_client)
-    assert "The bot is disabled" in html
+    assert "The bot is paused" in html
     assert re.search(r"<textarea[^>]*disabled", html, re.DOTALL)
     assert "try.js" not in html
 

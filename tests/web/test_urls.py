@@ -17,9 +17,54 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 SIGN_IN = "to sign in"
 
+#: A group of failures that there is not.
+GROUP = f"/dlq/groups/{'0' * 16}/"
+
 #: Route → method and path, then what a stranger, a plain user and staff get: a status, or the way to sign in.
 ADDRESSES: dict[str, tuple[str, str, int | str, int | str, int | str]] = {
     "": ("GET", "/", SIGN_IN, 403, 200),
+    "journal/": ("GET", "/journal/", SIGN_IN, 403, 200),
+    "journal/replay/": ("POST", "/journal/replay/", SIGN_IN, 403, 409),
+    "journal/<id:entry_id>/": ("GET", "/journal/1/", SIGN_IN, 403, 404),
+    "journal/<id:entry_id>/replay/": ("POST", "/journal/1/replay/", SIGN_IN, 403, 400),
+    "dlq/": ("GET", "/dlq/", SIGN_IN, 403, 200),
+    "dlq/retry/": ("POST", "/dlq/retry/", SIGN_IN, 403, 409),
+    "dlq/discard/": ("POST", "/dlq/discard/", SIGN_IN, 403, 409),
+    "dlq/groups/<fingerprint:fingerprint>/": ("GET", f"{GROUP}", SIGN_IN, 403, 404),
+    "dlq/groups/<fingerprint:fingerprint>/retry/": ("POST", f"{GROUP}retry/", SIGN_IN, 403, 409),
+    "dlq/groups/<fingerprint:fingerprint>/discard/": ("POST", f"{GROUP}discard/", SIGN_IN, 403, 409),
+    "dlq/groups/<fingerprint:fingerprint>/note/": ("POST", f"{GROUP}note/", SIGN_IN, 403, 409),
+    "dlq/groups/<fingerprint:fingerprint>/assign/": ("POST", f"{GROUP}assign/", SIGN_IN, 403, 409),
+    "dlq/groups/<fingerprint:fingerprint>/snooze/": ("POST", f"{GROUP}snooze/", SIGN_IN, 403, 409),
+    "dlq/<id:item_id>/": ("GET", "/dlq/1/", SIGN_IN, 403, 404),
+    "dlq/<id:item_id>/retry/": ("POST", "/dlq/1/retry/", SIGN_IN, 403, 404),
+    "dlq/<id:item_id>/edit/": ("POST", "/dlq/1/edit/", SIGN_IN, 403, 404),
+    "dlq/<id:item_id>/discard/": ("POST", "/dlq/1/discard/", SIGN_IN, 403, 400),
+    "dlq/<id:item_id>/undo/": ("POST", "/dlq/1/undo/", SIGN_IN, 403, 404),
+    "dlq/<id:item_id>/note/": ("POST", "/dlq/1/note/", SIGN_IN, 403, 404),
+    "dlq/<id:item_id>/assign/": ("POST", "/dlq/1/assign/", SIGN_IN, 403, 404),
+    "dlq/<id:item_id>/snooze/": ("POST", "/dlq/1/snooze/", SIGN_IN, 403, 404),
+    "deliveries/": ("GET", "/deliveries/", SIGN_IN, 403, 200),
+    "deliveries/resolve/<slug:resolution>/": ("POST", "/deliveries/resolve/again/", SIGN_IN, 403, 409),
+    "deliveries/<id:outbox_id>/": ("GET", "/deliveries/1/", SIGN_IN, 403, 404),
+    "deliveries/<id:outbox_id>/<slug:resolution>/": ("POST", "/deliveries/1/again/", SIGN_IN, 403, 404),
+    "bots/": ("GET", "/bots/", SIGN_IN, 403, 200),
+    "bots/+add/": ("GET", "/bots/+add/?platform=web", SIGN_IN, 403, 200),
+    "bots/<account:account>/": ("GET", "/bots/shop/", SIGN_IN, 403, 200),
+    "bots/<account:account>/edit/": ("GET", "/bots/shop/edit/", SIGN_IN, 403, 200),
+    "bots/<account:account>/credentials/": ("POST", "/bots/shop/credentials/", SIGN_IN, 403, 409),
+    "bots/<account:account>/pause/": ("POST", "/bots/shop/pause/", SIGN_IN, 403, 302),
+    "bots/<account:account>/resume/": ("POST", "/bots/shop/resume/", SIGN_IN, 403, 409),
+    "bots/<account:account>/reconnect/": ("POST", "/bots/shop/reconnect/", SIGN_IN, 403, 302),
+    "bots/<account:account>/test/": ("POST", "/bots/shop/test/", SIGN_IN, 403, 302),
+    "bots/<account:account>/remove/": ("POST", "/bots/shop/remove/", SIGN_IN, 403, 400),
+    "agents/": ("GET", "/agents/", SIGN_IN, 403, 200),
+    "agents/+add/": ("GET", "/agents/+add/?kind=echo", SIGN_IN, 403, 200),
+    "agents/<account:name>/": ("GET", "/agents/echo/", SIGN_IN, 403, 200),
+    "agents/<account:name>/edit/": ("GET", "/agents/echo/edit/", SIGN_IN, 403, 200),
+    "agents/<account:name>/remove/": ("POST", "/agents/echo/remove/", SIGN_IN, 403, 409),
+    "audit/": ("GET", "/audit/", SIGN_IN, 403, 200),
+    "workers/": ("GET", "/workers/", SIGN_IN, 403, 200),
     "try/": ("GET", "/try/", SIGN_IN, 403, 302),
     "try/<account:account>/": ("GET", "/try/shop/", SIGN_IN, 403, 200),
     "try/<account:account>/send/": ("POST", "/try/shop/send/", SIGN_IN, 403, 400),
@@ -32,6 +77,7 @@ ADDRESSES: dict[str, tuple[str, str, int | str, int | str, int | str]] = {
 
 #: Websocket route → path, then whether a stranger, a plain user and staff get in.
 SOCKETS: dict[str, tuple[str, bool, bool, bool]] = {
+    "ws/live/": ("/ws/live/?topics=journal,dlq", False, False, True),
     "ws/try/<account:account>/": ("/ws/try/shop/", False, False, True),
     "": ("/ws/nothing/", False, False, False),
 }

@@ -13,16 +13,13 @@ from django.db import transaction
 from django.db.models import Min
 from django.utils import timezone
 
-from botsrt.core.errors import BotsError, CredentialError, NotFound, PlatformUnavailable
+from botsrt.core.errors import NotFound
 from botsrt.core.states import EntryState, UnknownUserPolicy
 from botsrt.management import cli
 from botsrt.models import Bot, JournalEntry, Worker
 from botsrt.runtime import platforms
 from botsrt.services import bots
 from botsrt.services.bots import Changes, Shape
-
-#: Longest wait for a platform to say who the bot is, in seconds.
-_PROBE_SECONDS = 20.0
 
 
 class Command(cli.VerbCommand):
@@ -113,7 +110,7 @@ class Command(cli.VerbCommand):
 
     def do_probe(self, options: dict[str, Any]) -> None:
         account = options["account"]
-        identity = asyncio.run(_probe(account, platforms.probe(bots.adapter_config(account=account))))
+        identity = asyncio.run(platforms.identity(bots.adapter_config(account=account)))
         if options["json"]:
             self.print_json({"account": account, "identity": identity})
         else:
@@ -135,17 +132,14 @@ class Command(cli.VerbCommand):
         self.say(f"{account} is {word}{'' if is_enabled else '; its messages wait'}.")
 
     def _check(self, account: str) -> None:
-        """Say now what the adapter would say when it starts. A variable that is not set yet is only a warning.
+        """Say now what the adapter would say when it starts.
 
         Raises:
             ConfigurationError: the bot could not start; what was stored in this transaction is undone.
         """
-        try:
-            config = bots.adapter_config(account=account)
-        except CredentialError as error:
-            self.stderr.write(f"Warning: {error} The bot was not tried; see: manage.py bots probe {account}")
-            return
-        platforms.check(config)
+        warning = platforms.check_stored(account)
+        if warning:
+            self.stderr.write(f"Warning: {warning} See: manage.py bots probe {account}")
 
 
 def alive_workers(now: datetime) -> set[str]:
@@ -183,24 +177,6 @@ def _bot(account: str) -> Bot:
     if bot is None:
         raise NotFound(f"There is no bot {account}; see: bots list")
     return bot
-
-
-async def _probe(account: str, probing: Any) -> str:
-    """Who the platform says the bot is.
-
-    Raises:
-        BotsError: it did not say; the message says why.
-    """
-    try:
-        async with asyncio.timeout(_PROBE_SECONDS):
-            identity: str = (await probing).identity
-            return identity
-    except BotsError:
-        raise
-    except TimeoutError as error:
-        raise PlatformUnavailable(f"The platform of {account} did not answer within {_PROBE_SECONDS:g} s.") from error
-    except Exception as error:
-        raise PlatformUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 def _waiting_since() -> dict[str, datetime]:

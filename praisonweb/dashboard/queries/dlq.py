@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -129,7 +129,7 @@ def awake(now: datetime) -> Q:
     return Q(snoozed_until__isnull=True) | Q(snoozed_until__lte=now)
 
 
-def _group(row: dict[str, Any], newest: DLQItem, now: datetime) -> Group:
+def _group(row: Mapping[str, Any], newest: DLQItem, now: datetime) -> Group:
     snoozed_until = row["snoozed_until"]
     return Group(
         fingerprint=row["fingerprint"],
@@ -308,8 +308,8 @@ def _history(row: DLQItem) -> tuple[Said, ...]:
     session = row.entry.session
     if session is None:
         return ()
-    started_at = Turn.objects.filter(pk=row.entry.turn_id).values_list("started_at", flat=True).first()
-    before = started_at or row.last_failed_at
+    latest = Turn.objects.filter(entries=row.entry).values_list("started_at", flat=True)
+    before = latest.first() or row.last_failed_at
     written = Q(turn__finished_at__lte=before) | Q(turn__isnull=True, created_at__lte=before)
     found = (
         HistoryMessage.objects.filter(written, session=session, pk__gt=session.context_start)

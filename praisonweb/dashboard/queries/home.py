@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Min, QuerySet
+from django.urls import reverse
 
 from botsrt.core.states import DLQState, EntryState, OutboxState, TurnState
 from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Turn, Worker
+from praisonweb.dashboard.filters import address
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.queries.bots import BotRow
+from praisonweb.dashboard.queries.dlq import awake
 from praisonweb.dashboard.queries.standing import Tone
 
 #: A message may take this long before anybody needs to look; an agent may run for minutes.
@@ -37,7 +40,9 @@ class Concern:
     title: str
     text: str = ""
     since: datetime | None = None
-    command: str = ""  # what to type in a shell, where no page does it yet
+    url: str = ""  # the list of what is counted
+    link: str = ""  # what the link says
+    command: str = ""  # what to type in a shell, where no page can do it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,7 @@ def read(*, now: datetime) -> Home:
     """Home as it stands."""
     rows = bots.rows(now=now)
     times = [at for row in rows for at in (row.last_inbound_at, row.last_outbound_at) if at]
-    concerns = [*_workers(rows, now), *_unanswered(now), *_dead(), *_unsent(), *_not_applied(rows)]
+    concerns = [*_workers(rows, now), *_unanswered(now), *_dead(now), *_unsent(), *_not_applied(rows)]
     worst_first = [Tone.BAD, Tone.WARN]
     return Home(
         concerns=tuple(sorted(concerns, key=lambda concern: worst_first.index(concern.tone))),
@@ -78,6 +83,8 @@ def _workers(rows: Sequence[BotRow], now: datetime) -> Iterator[Concern]:
             tone=Tone.BAD,
             title="No worker runs",
             text="Nothing is read, answered or sent. What platforms deliver meanwhile waits there, or in the journal.",
+            url=reverse("workers"),
+            link="Workers",
             command="manage.py runbots",
         )
         return
@@ -88,9 +95,18 @@ def _workers(rows: Sequence[BotRow], now: datetime) -> Iterator[Concern]:
                 title=f"{row.account}: {row.standing.word}",
                 text=" ".join(filter(None, (row.standing.text, row.error))),
                 since=row.since,
+                url=reverse("bot", args=[row.account]),
+                link="Open the bot",
             )
         elif row.standing.tone is Tone.BUSY and now - row.since > _STARTING_TOO_LONG:
-            yield Concern(tone=Tone.WARN, title=f"{row.account} does not get ready", text=row.error, since=row.since)
+            yield Concern(
+                tone=Tone.WARN,
+                title=f"{row.account} does not get ready",
+                text=row.error,
+                since=row.since,
+                url=reverse("bot", args=[row.account]),
+                link="Open the bot",
+            )
 
 
 def _has_live_worker(now: datetime) -> bool:
@@ -119,19 +135,21 @@ def _unanswered(now: datetime) -> Iterator[Concern]:
         title=f"{count:,} {'message waits' if count == 1 else 'messages wait'} for an answer",
         text="Since then the oldest of them waits.",
         since=oldest_at,
-        command="manage.py journal list --state pending",
+        url=reverse("journal") + address("state:pending state:claimed"),
+        link="Show them",
     )
 
 
-def _dead() -> Iterator[Concern]:
-    pile = _pile(DLQItem.objects.filter(state=DLQState.OPEN), "first_failed_at")
+def _dead(now: datetime) -> Iterator[Concern]:
+    pile = _pile(DLQItem.objects.filter(awake(now), state=DLQState.OPEN), "first_failed_at")
     if pile.count:
         yield Concern(
             tone=Tone.BAD,
             title=f"{pile.count:,} {'message' if pile.count == 1 else 'messages'} failed for good",
             text="In the dead letter queue, until staff retry or discard.",
             since=pile.oldest_at,
-            command="manage.py dlq list",
+            url=reverse("dlq"),
+            link="Show the groups",
         )
 
 
@@ -143,7 +161,8 @@ def _unsent() -> Iterator[Concern]:
             title=f"{unknown.count:,} {'reply' if unknown.count == 1 else 'replies'} of unknown fate",
             text="Sending was cut: they may have arrived, or not.",
             since=unknown.oldest_at,
-            command="manage.py outbox list --state unknown",
+            url=reverse("deliveries") + address("state:unknown"),
+            link="Decide",
         )
     held = _pile(OutboxMessage.objects.filter(state=OutboxState.HELD), "created_at")
     if held.count:
@@ -152,7 +171,8 @@ def _unsent() -> Iterator[Concern]:
             title=f"{held.count:,} {'reply' if held.count == 1 else 'replies'} held for you",
             text="Late, or kept for review: nothing goes out before somebody says so.",
             since=held.oldest_at,
-            command="manage.py outbox list --state held",
+            url=reverse("deliveries") + address("state:held"),
+            link="Decide",
         )
 
 
@@ -163,6 +183,8 @@ def _not_applied(rows: Sequence[BotRow]) -> Iterator[Concern]:
                 tone=Tone.WARN,
                 title=f"{row.account} runs with earlier settings",
                 text=row.error or "The newest are not applied yet.",
+                url=reverse("bot", args=[row.account]),
+                link="Open the bot",
             )
 
 

@@ -110,7 +110,7 @@ def _replies(
 def _obstacle(row: BotRow, user_id: str) -> str:
     """Why a message written now would get no answer."""
     if not row.is_enabled:
-        return "The bot is disabled: it takes no messages."
+        return "The bot is paused: it takes no messages."
     if row.standing.tone is not Tone.GOOD:
         return f"The bot is {row.standing.word}. What you write is kept, and answered when it runs."
     view = bots_service.views(accounts=[row.account]).get(row.account)

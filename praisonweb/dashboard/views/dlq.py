@@ -310,7 +310,8 @@ def _many(request: HttpRequest, ids: list[int], *, is_retry: bool, back: str) ->
     def do(values: Mapping[str, Any]) -> Done:
         act: Callable[..., int] = service.retry_many if is_retry else service.discard_many
         done = act(item_ids=ids, actor=acts.actor(request), reason=values["reason"], now=timezone.now())
-        said = f"{acts.counted(done, 'message')} {'run again' if is_retry else 'discarded'}."
+        verb = ("runs again" if done == 1 else "run again") if is_retry else "discarded"
+        said = f"{acts.counted(done, 'message')} {verb}."
         if done < len(ids):
             said += f" {len(ids) - done} skipped: not open any more, or not readable."
         return Done(said=said)

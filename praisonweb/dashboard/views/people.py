@@ -56,9 +56,7 @@ class ExportForm(acts.ReasonForm):
         widget=forms.RadioSelect,
         initial="markdown",
     )
-    redacted = forms.BooleanField(
-        label="Leave out names, addresses, numbers and notes", required=False, initial=True
-    )
+    redacted = forms.BooleanField(label="Leave out names, addresses, numbers and notes", required=False, initial=True)
     field_order = ("file_format", "redacted", "reason")
 
 
