@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PAGES = (
     "/",
+    "/charts/",
     "/journal/",
     "/journal/?q=state:dead",
     "/journal/1/",
@@ -268,7 +269,7 @@ def test_a_part_that_cannot_be_loaded_says_so_and_can_be_tried_again(
     site: Site, browser: Browser, session: Any, alice: BrowserContext
 ) -> None:
     write(alice, site, "hard to get")
-    context = browser.new_context(storage_state=session, viewport=WIDE)  # htmx reports the lost request on the console
+    context = browser.new_context(storage_state=session)  # htmx reports the lost request on the console
     page = journal(context, site)
     page.route(re.compile(r"/journal/\d+/"), lambda route: route.abort())
     row(page, "hard to get").locator(".row-link").click()

@@ -180,6 +180,7 @@ def test_hostile_text_is_shown_as_what_it_is(staff_client: Client) -> None:
     assert HARMLESS in read(staff_client, f"/journal/{row.pk}/")
     assert HARMLESS in read(staff_client, f"/journal/{row.pk}/?tab=raw")
     assert HARMLESS in read(staff_client, f"/journal/?q={HOSTILE}")
+    assert read(staff_client, "/journal/").count(HARMLESS) == 2, "The name and the words, their marks made visible."
 
 
 def test_a_script_gets_the_list_alone(staff_client: Client) -> None:

@@ -23,6 +23,7 @@ GROUP = f"/dlq/groups/{'0' * 16}/"
 #: Route → method and path, then what a stranger, a plain user and staff get: a status, or the way to sign in.
 ADDRESSES: dict[str, tuple[str, str, int | str, int | str, int | str]] = {
     "": ("GET", "/", SIGN_IN, 403, 200),
+    "charts/": ("GET", "/charts/", SIGN_IN, 403, 200),
     "journal/": ("GET", "/journal/", SIGN_IN, 403, 200),
     "journal/replay/": ("POST", "/journal/replay/", SIGN_IN, 403, 409),
     "journal/<id:entry_id>/": ("GET", "/journal/1/", SIGN_IN, 403, 404),
