@@ -25,6 +25,7 @@ from praisonweb.dashboard.views import (
 
 urlpatterns = [
     path("", home.page, name="home"),
+    path("charts/", home.charts_page, name="charts"),
     path("journal/", journal.page, name="journal"),
     path("journal/replay/", journal.replay_many, name="journal_replay_many"),
     path("journal/<id:entry_id>/", journal.entry, name="journal_entry"),

@@ -12,3 +12,4 @@ startLists();
 startAsking();
 startLive();
 startKeys();
+document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

@@ -6,8 +6,8 @@ import { selectedCount } from "./lists.js";
 
 const TOGETHER_MS = 700; // events that come together cause one fetch
 const APART_MS = 2000; // a flood of events causes no more than one fetch in this time
-const BEAT_MS = 60000;
-const POLL_MS = 10000; // without a websocket
+const BEAT_MS = 30000; // ages go on, and some things (a worker that fell silent) nobody announces
+const POLL_MS = 10000; // without a websocket, and for parts that say data-quick
 const MAX_WAIT_MS = 15000;
 const SIGNED_OUT = 4403;
 
@@ -110,7 +110,7 @@ export function startLive() {
   let passed = 0;
   setInterval(() => {
     passed += POLL_MS;
-    if (!isConnected || passed >= BEAT_MS) {
+    if (!isConnected || passed >= BEAT_MS || document.querySelector("[data-quick]")) {
       passed = 0;
       soon();
     }

@@ -23,10 +23,28 @@ django.setup()
 from tests.web.conftest import PASSWORD  # noqa: E402
 from tests.web.test_browser import FLAGS, NARROW, WIDE, Site  # noqa: E402
 
-#: What is said on the "Try it" page before it is photographed.
+#: What is said on the "Try it" page before it is photographed, and what the second bot, whose agent fails, is told.
 TALK = ("Hello! Is the shop open on Sunday?", "And how do I send something back?")
+TROUBLE = ("Where is my order 48213?", "Is anybody there?")
 
-PAGES = {"home": "/", "try": "/try/shop/", "bots-to-try": "/try/", "password": "/account/password/"}
+PAGES = {
+    "home": "/",
+    "journal": "/journal/",
+    "message": "/journal/1/?tab=trace",
+    "replay": "/journal/1/replay/",
+    "dead-letters": "/dlq/",
+    "case": "/dlq/1/",
+    "deliveries": "/deliveries/",
+    "bots": "/bots/",
+    "bot": "/bots/shop/",
+    "add-a-bot": "/bots/+add/?platform=telegram",
+    "agents": "/agents/",
+    "workers": "/workers/",
+    "audit": "/audit/",
+    "try": "/try/shop/",
+    "bots-to-try": "/try/",
+    "password": "/account/password/",
+}
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
@@ -41,6 +59,8 @@ def main() -> None:
         home.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "")
         home.manage("agents", "add", "friendly", "--kind", "echo", "--setting", "prefix=You asked: ")
         home.manage("bots", "add", "shop", "--platform", "web", "--policy", "allow", "--agent", "friendly")
+        home.manage("agents", "add", "broken", "--kind", "python", "--target", "tests.toys.agents:raises")
+        home.manage("bots", "add", "orders", "--platform", "web", "--policy", "allow", "--agent", "broken")
         site = Site(home)
         site.start()
         with sync_playwright() as playwright:
@@ -71,6 +91,7 @@ def _photograph(
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     _talk(page, site)
+    _fail(page, site)
     for name, path in PAGES.items():
         page.goto(site.url + path)
         page.wait_for_load_state("networkidle")
@@ -87,6 +108,17 @@ def _talk(page: Page, site: Site) -> None:
         page.get_by_role("textbox").fill(text)
         page.keyboard.press("Enter")
         page.get_by_text(f"You asked: {text}").wait_for()
+
+
+def _fail(page: Page, site: Site) -> None:
+    """Write to the bot that cannot answer, once, so that there is something to look after."""
+    page.goto(f"{site.url}/try/orders/")
+    for text in TROUBLE:
+        if page.get_by_text(text).count():
+            return
+        page.get_by_role("textbox").fill(text)
+        page.keyboard.press("Enter")
+        page.locator(".bubble.own").filter(has_text=text).get_by_text("failed", exact=True).wait_for()
 
 
 if __name__ == "__main__":

@@ -387,7 +387,7 @@ def test_the_keyboard_reaches_everything(site: Site, alice: BrowserContext) -> N
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     reached = []
-    for _ in range(12):
+    for _ in range(20):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent.trim()"))
         is_marked = page.evaluate("getComputedStyle(document.activeElement).outlineStyle !== 'none'")

@@ -194,7 +194,7 @@ def test_a_bot_shows_who_it_is_and_its_traffic(staff_client: Client, bot: Bot) -
 
 def test_the_page_keeps_itself_fresh(staff_client: Client, bot: Bot) -> None:
     part = staff_client.get("/", headers={"HX-Request": "true"}).content.decode()
-    assert part.strip().startswith('<div class="part" id="home" data-refresh="/">')
+    assert part.strip().startswith('<div class="part" id="home" data-refresh="/" data-quick>')
     assert "<html" not in part
 
 

@@ -13,6 +13,7 @@ from botsrt.core.errors import UnreadableUpdate
 from botsrt.core.states import EntryState, OutboxState, RunMode
 from botsrt.models import AuditEvent, Bot, JournalEntry, OutboxMessage
 from botsrt.services import journal as service
+from praisonweb.dashboard import paging
 from praisonweb.dashboard.queries import journal
 from tests.factories import (
     BOB,
@@ -74,7 +75,7 @@ def test_a_row_says_who_wrote_what_and_how_it_stands(staff_client: Client) -> No
 
 
 def test_the_newest_come_first_and_pages_go_on_by_id(staff_client: Client) -> None:
-    ids = [received(f"m{number}").pk for number in range(journal.PAGE_SIZE + 3)]
+    ids = [received(f"m{number}").pk for number in range(paging.PAGE_SIZE + 3)]
     first = read(staff_client, "/journal/")
     assert rows(first) == [str(pk) for pk in ids[:2:-1]]
     assert f"before={ids[3]}" in first
@@ -179,6 +180,7 @@ def test_hostile_text_is_shown_as_what_it_is(staff_client: Client) -> None:
     assert HARMLESS in read(staff_client, f"/journal/{row.pk}/")
     assert HARMLESS in read(staff_client, f"/journal/{row.pk}/?tab=raw")
     assert HARMLESS in read(staff_client, f"/journal/?q={HOSTILE}")
+    assert read(staff_client, "/journal/").count(HARMLESS) == 2, "The name and the words, their marks made visible."
 
 
 def test_a_script_gets_the_list_alone(staff_client: Client) -> None:

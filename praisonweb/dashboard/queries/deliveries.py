@@ -8,7 +8,6 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from botsrt.core.states import OutboxSource, OutboxState
-from botsrt.core.text import one_line
 from botsrt.models import AuditEvent, OutboxMessage
 from praisonweb.dashboard.filters import Filters, Key, address
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
@@ -151,7 +150,7 @@ def _row(row: OutboxMessage) -> Row:
         platform=row.platform,
         channel_id=row.channel_id,
         person=_person(row),
-        words=one_line(row.text, max_chars=entries.FIRST_WORDS_CHARS),
+        words=entries.line(row.text, max_chars=entries.FIRST_WORDS_CHARS),
         source=row.source,
         standing=entries.send_standing(row),
         state=row.state,
@@ -159,14 +158,14 @@ def _row(row: OutboxMessage) -> Row:
         is_resend=row.is_resend,
         next_attempt_at=row.next_attempt_at if waits else None,
         created_at=row.created_at,
-        error=one_line(row.error, max_chars=120) if row.state != OutboxState.SENT else "",
+        error=entries.line(row.error, max_chars=120) if row.state != OutboxState.SENT else "",
     )
 
 
 def _person(row: OutboxMessage) -> str:
     if row.session is None:
         return ""
-    return entries.person(row.session.contact) or one_line(row.session.chat_name, max_chars=60)
+    return entries.person(row.session.contact) or entries.line(row.session.chat_name, max_chars=60)
 
 
 # -- one message ----

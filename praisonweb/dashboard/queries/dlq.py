@@ -11,7 +11,6 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 
 from botsrt import conf
 from botsrt.core.states import DLQReason, DLQState, EntryState, EventKind, HistoryKind
-from botsrt.core.text import one_line
 from botsrt.models import AuditEvent, DLQItem, HistoryMessage, JournalEntry, Turn
 from botsrt.services.dlq import UNDO_DISCARD
 from praisonweb.dashboard.filters import Filters, Key, address
@@ -147,7 +146,7 @@ def _group(row: Mapping[str, Any], newest: DLQItem, now: datetime) -> Group:
 
 
 def title_of(item: DLQItem) -> str:
-    return one_line(f"{item.error_class}: {item.error_text}", max_chars=_MAX_TITLE_CHARS)
+    return entries.line(f"{item.error_class}: {item.error_text}", max_chars=_MAX_TITLE_CHARS)
 
 
 # -- one group ----
@@ -223,7 +222,7 @@ def _item_row(item: DLQItem) -> ItemRow:
         platform=item.entry.platform,
         account=item.account,
         words=entries.first_words(item.entry.payload),
-        error=one_line(item.error_text, max_chars=160),
+        error=entries.line(item.error_text, max_chars=160),
         standing=entries.item_standing(item),
         attempts=item.attempts,
         last_failed_at=item.last_failed_at,

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from botsrt.core.states import DLQState, EntryState, OutboxState, Outcome, TurnState
-from botsrt.core.text import one_line
 from botsrt.models import Contact, DLQItem, JournalEntry, OutboxMessage, Turn
 from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
 
 #: Characters of a message that a list shows.
 FIRST_WORDS_CHARS = 160
+
+
+def line(text: str, *, max_chars: int) -> str:
+    """Foreign text as one line. Marks that cannot be seen stay: the page shows them as what they are."""
+    whole = " ".join(text[: 4 * max_chars].split())
+    return whole if len(whole) <= max_chars and len(text) <= 4 * max_chars else whole[: max_chars - 1] + "…"
 
 
 def standing(entry: JournalEntry) -> Standing:
@@ -76,7 +81,7 @@ def turn_standing(turn: Turn) -> Standing:
 
 def first_words(payload: Mapping[str, Any], *, max_chars: int = FIRST_WORDS_CHARS) -> str:
     """The beginning of a message as one line; what it is, where it has no text."""
-    text = one_line(str(payload.get("text") or ""), max_chars=max_chars)
+    text = line(str(payload.get("text") or ""), max_chars=max_chars)
     if text:
         return text
     kinds = [str(item.get("kind", "file")) for item in payload.get("attachments") or () if isinstance(item, dict)]
@@ -88,4 +93,4 @@ def person(contact: Contact | None) -> str:
     if contact is None:
         return ""
     handle = f"@{contact.user_name}" if contact.user_name else ""
-    return one_line(contact.display_name or handle or contact.platform_user_id, max_chars=60)
+    return line(contact.display_name or handle or contact.platform_user_id, max_chars=60)

@@ -8,7 +8,7 @@ from django.views.decorators.http import require_safe
 
 from praisonweb.dashboard import htmx
 from praisonweb.dashboard.access import staff_only
-from praisonweb.dashboard.queries import home
+from praisonweb.dashboard.queries import charts, home
 
 
 @require_safe
@@ -16,3 +16,10 @@ from praisonweb.dashboard.queries import home
 def page(request: HttpRequest) -> HttpResponse:
     context = {"home": home.read(now=timezone.now())}
     return htmx.page_or_part(request, "home.html", "_home.html", context)
+
+
+@require_safe
+@staff_only
+def charts_page(request: HttpRequest) -> HttpResponse:
+    """The last 24 hours; Home fetches them once a minute, apart from what is urgent."""
+    return htmx.page_or_part(request, "charts.html", "_charts.html", {"shown": charts.read(now=timezone.now())})
