@@ -150,7 +150,7 @@ def test_silence_is_explained(staff_client: Client, staff: User, bot: Bot) -> No
     html = read(staff_client)
     assert words(html) == ["no answer", "no answer"]
     assert "The agent chose to say nothing." in html
-    assert "denies people it does not know" in html
+    assert "answers only contacts that it knows" in html
 
 
 def test_a_late_reply_is_shown_as_held(staff_client: Client, staff: User, bot: Bot) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from botsrt.core.access import Reason
 from botsrt.core.states import DLQState, EntryState, OutboxState, Outcome, TurnState
 from botsrt.models import Contact, DLQItem, JournalEntry, OutboxMessage, Turn
 from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
@@ -33,6 +34,8 @@ def standing(entry: JournalEntry) -> Standing:
             return Standing(word="silent", tone=Tone.IDLE, text=reason or "The agent chose to say nothing.")
         case EntryState.COMPLETED:
             return Standing(word="answered", tone=Tone.GOOD)
+        case EntryState.HELD if entry.outcome_reason == Reason.PAIRING_WAITING:
+            return Standing(word="held", tone=Tone.WARN, text="It waits until staff let its sender in.")
         case EntryState.HELD:
             return Standing(word="held", tone=Tone.WARN, text="Its reply waits for staff.")
         case EntryState.DEAD:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from botsrt.core.access import MEANINGS
+
 
 class Tone(StrEnum):
     """What a state asks of the reader. Colour says it too, never alone."""
@@ -26,13 +28,12 @@ class Standing:
     text: str = ""  # one sentence that explains it; empty: the word is enough
 
 
-#: ``core.access.Reason``, as a sentence.
+#: Why an entry ended as it did, or waits, as a sentence: the gate's reasons, and what else can stand in their place.
 REASONS: Mapping[str, str] = {
-    "blocked": "This contact is blocked.",
-    "edit_ignored": "The bot ignores edited messages.",
-    "not_addressed": "The bot was not addressed.",
-    "observe_only": "The bot only reads along here.",
-    "policy_deny": "The bot's policy denies people it does not know.",
-    "pairing_in_direct_only": "Pairing is possible in a direct chat only.",
-    "pairing_required": "This contact is not paired yet.",
+    **{reason.value: meaning for reason, meaning in MEANINGS.items()},
+    "pairing_denied": "Staff refused the request that this message began.",
+    "pairing_expired": "Nobody decided about the request that this message began while its code was valid.",
+    "pairing_full": "The bot had as many requests as it may have; the sender was asked to try again later.",
+    "answered_by_staff": "Staff answered it themselves.",
+    "linked": "It proved that two accounts are one human.",
 }

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from botsrt.core import access, keys
-from botsrt.core.access import Asker
+from django.utils import timezone
+
+from botsrt import conf
+from botsrt.core import keys
+from botsrt.core.access import Verdict
 from botsrt.core.states import EntryState, OutboxSource, OutboxState, Outcome
 from botsrt.models import Bot, DLQItem, JournalEntry, OutboxMessage
-from botsrt.services import bots as bots_service
+from botsrt.services import pairing
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.queries.bots import BotRow
 from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
@@ -113,12 +116,13 @@ def _obstacle(row: BotRow, user_id: str) -> str:
         return "The bot is paused: it takes no messages."
     if row.standing.tone is not Tone.GOOD:
         return f"The bot is {row.standing.word}. What you write is kept, and answered when it runs."
-    view = bots_service.views(accounts=[row.account]).get(row.account)
-    decision = access.decide(Asker(user_id=user_id, is_mentioned=True), view.rules) if view else None
-    if decision is None or decision.is_allowed:
+    terms = conf.load().pairing_terms
+    decision = pairing.explain(account=row.account, user_id=user_id, terms=terms, now=timezone.now())
+    if decision.is_allowed:
         return ""
-    reason = REASONS.get(decision.reason, decision.reason)
-    return f"It will not answer you. {reason} Set its policy to allow, or add {user_id} to its allowed_users."
+    if decision.verdict is Verdict.PAIR:
+        return decision.meaning
+    return f"It will not answer you. {decision.meaning} Set its policy to allow, or add {user_id} to its allowed_users."
 
 
 # -- bubbles ----
