@@ -331,7 +331,7 @@ def test_a_bot_that_denies_says_so(site: Site, alice: BrowserContext) -> None:
     expect(page.get_by_text("It will not answer you.")).to_be_visible()
     say(page, "let me in")
     expect(own(page, "let me in")).to_contain_text("no answer")
-    expect(own(page, "let me in")).to_contain_text("denies people it does not know")
+    expect(own(page, "let me in")).to_contain_text("answers only contacts that it knows")
 
 
 @pytest.mark.parametrize("has_websockets", [True, False])
