@@ -1,7 +1,8 @@
 """Filters as one line of text in the address: ``state:dead bot:shop before:2h hello``.
 
 A token is ``key:value`` (``key:"two words"``); what is no token of the page is a free word. One key given twice means
-either value. A value that cannot be meant is a problem that the page shows; it is never silently ignored.
+either value, except for properties (``has:``, ``is:``), which add up. A value that cannot be meant is a problem that
+the page shows; it is never silently ignored.
 """
 
 from __future__ import annotations

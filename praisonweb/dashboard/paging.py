@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
+from django.db import models
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 
 Row = TypeVar("Row")
+Model = TypeVar("Model", bound=models.Model)
 
 #: Rows on one page.
 PAGE_SIZE = 50
+
+#: Newest rows in which free words are looked for at a time; a page offers to go on from there.
+SEARCHED = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +28,31 @@ class Page(Generic[Row]):
     rows: Sequence[Row]
     older_before: int | None = None  # None: there is nothing older
     is_first: bool = True
+    is_partial: bool = False  # words were looked for in some of the rows; ``older_before`` goes on from there
 
 
-def page_of(rows: Sequence[Row], ids: Sequence[int], *, before: int | None, size: int = PAGE_SIZE) -> Page[Row]:
-    """A page of ``rows`` that were read with one row more than ``size``, to know whether there are more."""
-    has_more = len(rows) > size
+def page_of(rows: Sequence[Row], ids: Sequence[int], *, before: int | None, window_end: int | None = None) -> Page[Row]:
+    """A page of ``rows`` that were read with one row more than a page has, to know whether there are more.
+
+    Args:
+        window_end: where the search for words ended, as ``window`` said.
+    """
+    has_more = len(rows) > PAGE_SIZE
     return Page(
-        rows=rows[:size],
-        older_before=ids[size - 1] if has_more else None,
+        rows=rows[:PAGE_SIZE],
+        older_before=ids[PAGE_SIZE - 1] if has_more else window_end,
         is_first=before is None,
+        is_partial=not has_more and window_end is not None,
     )
+
+
+def window(rows: QuerySet[Model]) -> tuple[QuerySet[Model], int | None]:
+    """The newest of ``rows``, for a search that would otherwise read them all, and where they end; None: these are
+    all."""
+    ends = list(rows.order_by("-pk").values_list("pk", flat=True)[SEARCHED - 1 : SEARCHED + 1])
+    if len(ends) < 2:
+        return rows, None
+    return rows.filter(pk__gte=ends[0]), ends[0]
 
 
 def before(request: HttpRequest) -> int | None:

@@ -36,6 +36,7 @@ function show() {
   for (const bar of document.querySelectorAll(".bulk")) bar.classList.toggle("is-active", count > 0);
   for (const button of document.querySelectorAll(".bulk [data-ask]")) button.disabled = count === 0;
   for (const button of document.querySelectorAll("[data-clear]")) button.hidden = count === 0;
+  for (const button of document.querySelectorAll("[data-select-page]")) button.hidden = count === 0;
   document.dispatchEvent(new CustomEvent("pw:selected", { detail: { count } }));
 }
 
@@ -53,6 +54,10 @@ export function startLists() {
       show();
     }
     if (event.target.closest("[data-clear]")) unselect();
+    if (event.target.closest("[data-select-page]")) {
+      for (const each of document.querySelectorAll("[data-select] .row-check input")) each.checked = true;
+      show();
+    }
   });
   document.addEventListener("focusin", (event) => {
     const row = event.target.closest(".row");

@@ -132,6 +132,8 @@ def test_updates_pause_while_rows_are_selected(site: Site, alice: BrowserContext
     write(alice, site, "while you chose")
     expect(page.get_by_role("button", name="Update now")).to_be_visible()
     expect(row(page, "while you chose")).to_have_count(0)
+    page.get_by_role("button", name="Select page").click()
+    expect(page.get_by_text(f"{page.locator('.row').count()} selected")).to_be_visible()
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(row(page, "while you chose")).to_be_visible()
     expect(page.get_by_text("Live", exact=True)).to_be_visible()

@@ -77,6 +77,7 @@ def test_the_list_and_its_filters(staff_client: Client, django_assert_max_num_qu
     assert found(f"entry:{cut.entry_id}") == [str(cut.pk)]
     assert found("source:staff") == found("bot:other") == found("platform:slack") == []
     assert len(found("source:reply")) == 2
+    assert found("entry:x") == [], "What cannot be a number matches nothing."
     assert problem(read(staff_client, "/deliveries/?q=state:lost")).startswith("state: 'lost'")
 
 

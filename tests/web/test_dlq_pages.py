@@ -280,3 +280,16 @@ def test_a_second_failure_comes_back_to_its_group(staff_client: Client) -> None:
     assert state(item) == DLQState.OPEN
     assert rows(read(staff_client, "/dlq/")) == [item.fingerprint]
     assert "2 failed" in read(staff_client, f"/dlq/groups/{item.fingerprint}/")
+
+
+def test_all_that_match_are_counted_and_never_more_than_is_shown(staff_client: Client) -> None:
+    a_bot("second")
+    one, two = parked_for("u1"), parked(a_message(account="second", user_id="u2"))
+    listed = read(staff_client, "/dlq/?q=bot:second")
+    link = listed.split(">Retry</a>")[0].rsplit('href="', 1)[1].split('"')[0].replace("&amp;", "&")
+    html = read(staff_client, link)
+    assert title(html) == "Retry 1 message?"
+    assert f'value="{two.pk}"' in html
+    assert "All that match" not in read(staff_client, "/dlq/?q=state:discarded")
+    assert title(read(staff_client, "/dlq/discard/?all=state:discarded")) == "Discard 0 messages?"
+    assert state(one[0]) == DLQState.OPEN

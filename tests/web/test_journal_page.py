@@ -151,7 +151,7 @@ def test_saved_views_count_what_waits(staff_client: Client) -> None:
 
 
 def test_words_are_looked_for_in_a_bounded_number_of_rows(staff_client: Client, monkeypatch: Any) -> None:
-    monkeypatch.setattr(journal, "_SEARCHED", 3)
+    monkeypatch.setattr(paging, "SEARCHED", 3)
     oldest = received("needle")
     for number in range(4):
         received(f"hay {number}")
@@ -332,8 +332,11 @@ def test_selected_entries_are_replayed_and_what_is_skipped_is_said(staff_client:
 
 
 def test_nothing_selected_is_said(staff_client: Client) -> None:
-    assert problem(read(staff_client, "/journal/replay/")) == "No message is selected."
-    assert problem(do(staff_client, "/journal/replay/", mode="send", ids="", status=409)) == "No message is selected."
+    assert problem(read(staff_client, "/journal/replay/")) == "No message that could be replayed is selected."
+    assert (
+        problem(do(staff_client, "/journal/replay/", mode="send", ids="", status=409))
+        == "No message that could be replayed is selected."
+    )
 
 
 @pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", "\\\\evil"])
@@ -350,3 +353,18 @@ def test_a_held_entry_links_to_its_reply(staff_client: Client) -> None:
     link = f"/deliveries/?q=state:held+entry:{row.pk}"
     assert link in html
     assert "late" in read(staff_client, link)
+
+
+def test_all_that_match_are_counted_and_never_more_than_is_shown(staff_client: Client) -> None:
+    one = answered(a_message("needle", user_id="u1"))
+    two = answered(a_message("needle", user_id="u2"))
+    answered(a_message("hay", user_id="u3"))
+    received(a_message("needle", user_id="u4"))
+    listed = read(staff_client, "/journal/?q=state:completed+needle")
+    link = listed.split(">Replay all that match<")[0].rsplit('href="', 1)[1].split('"')[0].replace("&amp;", "&")
+    html = read(staff_client, link)
+    assert title(html) == "Replay 2 messages?"
+    assert f'value="{two.pk},{one.pk}"' in html
+    assert 'name="back" value="/journal/?q=state:completed+needle"' in html
+    assert title(read(staff_client, "/journal/replay/?all=state:nonsense")) == "Replay 0 messages?"
+    assert "Replay all that match" not in read(staff_client, "/journal/"), "Without a filter that would be everything."

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from botsrt.core import keys
 from botsrt.models import AuditEvent
+from praisonweb.dashboard import paging
 from praisonweb.dashboard.filters import Filters, Key
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
 
@@ -67,10 +68,15 @@ def read(*, filters: Filters, before: int | None) -> Audit:
     """A page of the acts that ``filters`` describe, newest first."""
     found = _matching(filters)
     rows = found.filter(pk__lt=before) if before is not None else found
+    rows, window_end = paging.window(rows) if filters.words else (rows, None)
+    for word in filters.words:
+        rows = rows.filter(reason__icontains=word)
     listed = list(rows.order_by("-pk")[: PAGE_SIZE + 1])
     return Audit(
         filters=filters,
-        page=page_of([_row(event) for event in listed], [event.pk for event in listed], before=before),
+        page=page_of(
+            [_row(event) for event in listed], [event.pk for event in listed], before=before, window_end=window_end
+        ),
         is_empty=not listed and not filters and before is None,
     )
 
@@ -88,8 +94,6 @@ def _matching(filters: Filters) -> QuerySet[AuditEvent]:
         rows = rows.filter(at__lt=filters.times["before"])
     if "after" in filters.times:
         rows = rows.filter(at__gte=filters.times["after"])
-    for word in filters.words:
-        rows = rows.filter(reason__icontains=word)
     return rows
 
 

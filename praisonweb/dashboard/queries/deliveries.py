@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 
 from botsrt.core.states import OutboxSource, OutboxState
 from botsrt.models import AuditEvent, OutboxMessage
+from praisonweb.dashboard import paging
 from praisonweb.dashboard.filters import Filters, Key, address
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
 from praisonweb.dashboard.queries import entries
@@ -101,10 +102,13 @@ def read(*, filters: Filters, before: int | None) -> Deliveries:
     """A page of the outgoing messages that ``filters`` describe, newest first."""
     found = _matching(filters)
     rows = found.filter(pk__lt=before) if before is not None else found
+    rows, window_end = paging.window(rows) if filters.words else (rows, None)
+    for word in filters.words:
+        rows = rows.filter(text__icontains=word)
     listed = list(rows.select_related("session__contact").order_by("-pk")[: PAGE_SIZE + 1])
     return Deliveries(
         filters=filters,
-        page=page_of([_row(row) for row in listed], [row.pk for row in listed], before=before),
+        page=page_of([_row(row) for row in listed], [row.pk for row in listed], before=before, window_end=window_end),
         views=tuple(
             View(name=name, url=address(text), is_on=filters.text == text, count=_count(name))
             for name, text in VIEWS.items()
@@ -130,15 +134,13 @@ def _matching(filters: Filters) -> QuerySet[OutboxMessage]:
     for key, column in columns.items():
         if values := filters.values(key):
             rows = rows.filter(**({f"{column}__in": values} if len(values) > 1 else {column: values[0]}))
-    if entry_ids := [value for value in filters.values("entry") if value.isascii() and value.isdigit()]:
-        numbers = [int(value) for value in entry_ids if len(value) <= 18]
+    if wanted := filters.values("entry"):
+        numbers = paging.row_ids(wanted)
         rows = rows.filter(Q(entry__in=numbers) | Q(turn__entries__in=numbers)).distinct()
     if "before" in filters.times:
         rows = rows.filter(created_at__lt=filters.times["before"])
     if "after" in filters.times:
         rows = rows.filter(created_at__gte=filters.times["after"])
-    for word in filters.words:
-        rows = rows.filter(text__icontains=word)
     return rows
 
 

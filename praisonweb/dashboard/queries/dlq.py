@@ -73,6 +73,11 @@ class Groups:
     def has_rows(self) -> bool:
         return bool(self.page.rows)
 
+    @property
+    def can_act(self) -> bool:
+        """What is shown is open."""
+        return self.filters.values("state") in ([], [DLQState.OPEN])
+
 
 def groups(*, filters: Filters, before: int | None, now: datetime) -> Groups:
     """The groups that ``filters`` describe, the one that failed last first. ``before``: a newest item's id."""
@@ -331,6 +336,12 @@ def open_ids(*, fingerprint: str, limit: int, now: datetime, readable_only: bool
     if readable_only:
         rows = rows.exclude(entry__kind=EventKind.UNREADABLE)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+
+
+def matching_ids(*, filters: Filters, now: datetime) -> list[int]:
+    """The open items that ``filters`` show, the oldest first, at most ``MAX_GROUP_ACT``."""
+    rows = _matching(filters, now=now).filter(state=DLQState.OPEN)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:MAX_GROUP_ACT])
 
 
 def consequence(ids: Sequence[int], *, now: datetime) -> str:

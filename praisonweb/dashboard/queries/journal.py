@@ -14,8 +14,9 @@ from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from botsrt import conf
 from botsrt.core.states import ENDED_ENTRY_STATES, DLQState, EntryState, EventKind, OutboxState
 from botsrt.models import AuditEvent, Contact, DLQItem, JournalEntry, OutboxMessage, Turn
+from praisonweb.dashboard import paging
 from praisonweb.dashboard.filters import Facet, Filters, Key, address, facet
-from praisonweb.dashboard.paging import PAGE_SIZE, Page
+from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
 from praisonweb.dashboard.queries import entries
 from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
 
@@ -24,9 +25,6 @@ STUCK_AFTER = timedelta(minutes=2)
 
 #: Newest rows whose facets are counted; more are shown as "5,000+".
 _COUNTED = 5_000
-
-#: Newest rows in which free words are looked for at a time; the page offers to go on from there.
-_SEARCHED = 5_000
 
 #: Contacts that one ``from:`` can mean.
 _MAX_CONTACTS = 200
@@ -92,7 +90,6 @@ class Journal:
     page: Page[Row]
     facets: tuple[Facet, ...]
     views: tuple[View, ...]
-    searched_until: datetime | None  # free words were looked for down to here
     is_empty: bool  # there is no entry at all
 
     @property
@@ -103,27 +100,23 @@ class Journal:
 def read(*, filters: Filters, before: int | None, now: datetime) -> Journal:
     """A page of the entries that ``filters`` describe, newest first."""
     found = _matching(filters, now=now)
-    window_end: int | None = None
-    searched_until: datetime | None = None
     rows = found.filter(pk__lt=before) if before is not None else found
-    if filters.words:
-        rows, window_end, searched_until = _searched(rows, filters.words)
+    rows, window_end = paging.window(rows) if filters.words else (rows, None)
+    for word in filters.words:
+        rows = rows.filter(payload__text__icontains=word)
     listed = list(rows.select_related("contact", "turn").defer("raw", "edited_text").order_by("-pk")[: PAGE_SIZE + 1])
-    page = _page(listed, before=before, window_end=window_end)
     return Journal(
         filters=filters,
-        page=page,
+        page=page_of(
+            [_row(entry) for entry in listed],
+            [entry.pk for entry in listed],
+            before=before,
+            window_end=window_end,
+        ),
         facets=_facets(filters, now=now),
         views=_views(filters, now=now),
-        searched_until=searched_until if window_end is not None else None,
         is_empty=not listed and not filters and before is None,
     )
-
-
-def _page(listed: list[JournalEntry], *, before: int | None, window_end: int | None) -> Page[Row]:
-    rows = [_row(entry) for entry in listed[:PAGE_SIZE]]
-    older = listed[PAGE_SIZE - 1].pk if len(listed) > PAGE_SIZE else window_end
-    return Page(rows=rows, older_before=older, is_first=before is None)
 
 
 def _matching(filters: Filters, *, now: datetime, but: Sequence[str] = ()) -> QuerySet[JournalEntry]:
@@ -135,8 +128,8 @@ def _matching(filters: Filters, *, now: datetime, but: Sequence[str] = ()) -> Qu
         values = filters.values(key)
         if values and key not in but:
             rows = rows.filter(**{f"{column}__in": values} if len(values) > 1 else {column: values[0]})
-    for name in filters.values("from"):
-        rows = rows.filter(contact__in=_contacts(name))
+    if names := filters.values("from"):
+        rows = rows.filter(contact__in=[pk for name in names for pk in _contacts(name)])
     for name in filters.values("has"):
         rows = _having(rows, name)
     for name in filters.values("is"):
@@ -173,19 +166,6 @@ def _is(view: str, *, now: datetime) -> Q:
     if view == "stuck":
         return waits & Q(received_at__lt=now - STUCK_AFTER)
     return Q(state=EntryState.DEAD) | Q(state=EntryState.PENDING, attempts__gt=0)
-
-
-def _searched(
-    rows: QuerySet[JournalEntry], words: Sequence[str]
-) -> tuple[QuerySet[JournalEntry], int | None, datetime | None]:
-    """``rows`` that have all ``words``, among the newest of them; where the search ended, None: it saw all."""
-    edge = rows.order_by("-pk").values_list("pk", "received_at")[_SEARCHED - 1 : _SEARCHED + 1]
-    ends = list(edge)
-    window_end, until = ends[0] if len(ends) > 1 else (None, None)
-    found = rows if window_end is None else rows.filter(pk__gte=window_end)
-    for word in words:
-        found = found.filter(payload__text__icontains=word)
-    return found, window_end, until
 
 
 def _facets(filters: Filters, *, now: datetime) -> tuple[Facet, ...]:
@@ -482,6 +462,19 @@ def _audited(row: JournalEntry, item: DLQItem | None) -> Iterator[Station]:
 
 
 # -- before an act ----
+
+#: Entries that one act takes; the rest is a second click.
+MAX_ACT = 500
+
+
+def matching_ids(*, filters: Filters, now: datetime) -> list[int]:
+    """The entries that ``filters`` show and that can be replayed, the newest first, at most ``MAX_ACT``."""
+    rows = _matching(filters, now=now).filter(state__in=ENDED_ENTRY_STATES).exclude(kind=EventKind.UNREADABLE)
+    if filters.words:
+        rows, _ = paging.window(rows)
+    for word in filters.words:
+        rows = rows.filter(payload__text__icontains=word)
+    return list(rows.order_by("-pk").values_list("pk", flat=True)[:MAX_ACT])
 
 
 def consequence(ids: Sequence[int] | QuerySet[Any, Any], *, now: datetime) -> str:

@@ -279,7 +279,10 @@ def discard_selected(request: HttpRequest) -> HttpResponse:
 
 
 def _frozen(request: HttpRequest) -> list[int]:
-    """The ids that the question named, or that are selected."""
+    """The ids that the question named, that are selected, or that the filter of ``?all=`` shows."""
+    if request.method != "POST" and "all" in request.GET:
+        now = timezone.now()
+        return dlq.matching_ids(filters=filters.parse(request.GET["all"], keys=dlq.KEYS, now=now), now=now)
     chosen = request.POST.getlist("ids") if request.method == "POST" else request.GET.getlist("id")
     return paging.row_ids(chosen)[: dlq.MAX_GROUP_ACT]
 

@@ -101,8 +101,14 @@ def replay(request: HttpRequest, entry_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_only
 def replay_many(request: HttpRequest) -> HttpResponse:
-    """Run the selected entries again. Their ids are fixed when the question is asked."""
-    ids = paging.row_ids(request.GET.getlist("id") or request.POST.getlist("ids"))[: paging.PAGE_SIZE]
+    """Run the selected entries again, or all that the filter of ``?all=`` shows. Their ids are fixed when the question
+    is asked."""
+    now = timezone.now()
+    ids = paging.row_ids(request.GET.getlist("id") or request.POST.getlist("ids"))[: journal.MAX_ACT]
+    if request.method != "POST" and "all" in request.GET:
+        wanted = filters.parse(request.GET["all"], keys=journal.KEYS, now=now)
+        ids = journal.matching_ids(filters=wanted, now=now)
+    most = f" These are the newest {len(ids)} that match; ask again for more." if len(ids) == journal.MAX_ACT else ""
 
     def do(values: Mapping[str, Any]) -> Done:
         mode, done, failed = RunMode(values["mode"]), 0, []
@@ -122,9 +128,9 @@ def replay_many(request: HttpRequest) -> HttpResponse:
 
     question = Question(
         title=f"Replay {acts.counted(len(ids), 'message')}?",
-        text=journal.consequence(ids, now=timezone.now()) if ids else "",
+        text=journal.consequence(ids, now=now) + most if ids else "",
         verb=f"Replay {len(ids)}",
-        obstacle="" if ids else "No message is selected.",
+        obstacle="" if ids else "No message that could be replayed is selected.",
         back=acts.back_of(request, reverse("journal")),
     )
     initial = {"ids": ",".join(map(str, ids))}
