@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from botsrt.core.access import Asker, Reason, Rules, decide
-from botsrt.core.states import ChatType, EventKind, GroupRespond, UnknownUserPolicy
+from botsrt.core.access import MEANINGS, Asker, Reason, Rules, Verdict, decide
+from botsrt.core.states import ChatType, EventKind, GroupRespond, Standing, UnknownUserPolicy
 
 ALLOW, DENY, PAIR = UnknownUserPolicy.ALLOW, UnknownUserPolicy.DENY, UnknownUserPolicy.PAIR
 ALL, MENTION, COMMAND, OBSERVE = GroupRespond.ALL, GroupRespond.MENTION, GroupRespond.COMMAND, GroupRespond.OBSERVE
@@ -104,3 +106,67 @@ def test_pairing_never_starts_in_a_group_and_never_before_the_mention_check(is_m
 def test_edits_are_answered_where_the_bot_says_so(answers_edits, kind, expected):
     decision = decide(Asker(user_id="u", kind=kind), Rules(policy=ALLOW, answers_edits=answers_edits))
     assert decision.reason == expected
+
+
+# -- pairing ----
+
+
+@pytest.mark.parametrize("policy", UnknownUserPolicy)
+def test_who_is_paired_is_let_in_whatever_the_policy(policy):
+    asker = Asker(user_id="u", standing=Standing.PAIRED)
+    assert reason(asker, Rules(policy=policy)) == (True, Reason.PAIRED)
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict", "code"),
+    [
+        (Standing.UNKNOWN, Verdict.PAIR, Reason.PAIRING_REQUIRED),
+        (Standing.WAITING, Verdict.PAIR, Reason.PAIRING_WAITING),
+        (Standing.REFUSED, Verdict.DROP, Reason.PAIRING_REFUSED),
+        (Standing.PAIRED, Verdict.ALLOW, Reason.PAIRED),
+    ],
+)
+def test_what_a_contact_may_do_where_the_bot_pairs(standing, verdict, code):
+    decision = decide(Asker(user_id="u", standing=standing), Rules(policy=PAIR))
+    assert (decision.verdict, decision.reason) == (verdict, code)
+
+
+def test_an_alias_is_on_the_list_under_either_id():
+    rules = Rules(allowed_user_ids={"old"})
+    assert decide(Asker(user_id="new", known_as=["old"]), rules).is_allowed
+    assert not decide(Asker(user_id="new"), rules).is_allowed
+
+
+def test_every_reason_has_a_meaning():
+    assert set(MEANINGS) == set(Reason)
+
+
+@given(
+    asker=st.builds(
+        Asker,
+        user_id=st.sampled_from(["u", "v"]),
+        is_blocked=st.booleans(),
+        standing=st.sampled_from(Standing),
+        chat_type=st.sampled_from(ChatType),
+        kind=st.sampled_from(EventKind),
+        is_mentioned=st.booleans(),
+        is_command=st.booleans(),
+    ),
+    rules=st.builds(
+        Rules,
+        policy=st.sampled_from(UnknownUserPolicy),
+        allowed_user_ids=st.sampled_from([(), ("v",)]),
+        group_respond=st.sampled_from(GroupRespond),
+        answers_edits=st.booleans(),
+    ),
+)
+def test_what_holds_for_every_decision(asker, rules):
+    decision = decide(asker, rules)
+    if asker.is_blocked:
+        assert decision.reason is Reason.BLOCKED
+    if decision.verdict is Verdict.PAIR:
+        assert asker.chat_type is ChatType.DIRECT
+        assert rules.policy is PAIR
+    if decision.is_allowed:
+        is_known = asker.user_id in rules.allowed_user_ids or asker.standing is Standing.PAIRED
+        assert is_known or rules.policy is ALLOW
