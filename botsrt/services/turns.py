@@ -122,9 +122,7 @@ def claim(
         accounts: only entries of these bots; None: of all enabled bots.
     """
     with transaction.atomic():
-        groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries_per_turn, now=now)
-        epochs = _locked_epochs(groups)
-        groups = [group for group in groups if group[0].session_id in epochs]
+        groups, epochs = _claimable(accounts=accounts, limit=limit, max_entries=max_entries_per_turn, now=now)
         if not groups:
             return []
         wanted = [
@@ -238,10 +236,22 @@ def _group(due: Sequence[_Due], *, max_entries: int) -> list[_Due]:
     return together[:max_entries]
 
 
+def _claimable(
+    *, accounts: Collection[str] | None, limit: int, max_entries: int, now: datetime
+) -> tuple[list[list[_Due]], dict[int, int]]:
+    """The groups that can be claimed, and the epochs of their sessions, which stay in their lanes until the commit."""
+    groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries, now=now)
+    epochs = _locked_epochs(groups)
+    if any(group[0].session_id not in epochs for group in groups):  # some were moved to where they belong
+        groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries, now=now)
+        epochs = _locked_epochs(groups)
+    return [group for group in groups if group[0].session_id in epochs], epochs
+
+
 def _locked_epochs(groups: Sequence[Sequence[_Due]]) -> dict[int, int]:
     """Session → epoch, of the groups whose entries wait in their session's lane. The sessions stay there until commit.
 
-    An entry that was received while its session moved waits in the lane that was left; it is moved, for the next claim.
+    An entry that was received, or asked for again, while its session moved waits where that had been: it is moved.
     """
     lanes = {group[0].session_id: group[0].lane for group in groups}
     locked = BotSession.objects.select_for_update(no_key=True).filter(pk__in=lanes).order_by("pk")
