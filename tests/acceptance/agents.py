@@ -22,3 +22,11 @@ def _note(what: str, request: AgentRequest) -> None:
     descriptor = os.open(os.environ["TIMELINE"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(descriptor, line.encode())
     os.close(descriptor)
+
+
+async def telling(request: AgentRequest) -> str:
+    """Say what it was shown. Over "slow" it thinks for long."""
+    if request.text == "slow":
+        await asyncio.sleep(20)
+    shown = [f"{item.platform}>{item.text}" for item in request.history if item.role == "user"]
+    return f"{request.text} <{' | '.join(shown)}> as {request.context.unified_user_id}"
