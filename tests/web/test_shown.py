@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -88,3 +89,36 @@ def test_every_state_has_a_word() -> None:
     assert set(try_it._SEND_STANDINGS) == set(OutboxState)
     assert len(EntryState) == 6, "Give the new state a word in queries/try_it.py."
     assert {reason.value for reason in Reason} <= set(REASONS)
+
+
+def test_a_named_environment_is_shown_on_every_page_and_a_nameless_one_is_not(settings: Any) -> None:
+    assert render("{% environment %}") == ""
+    settings.ENVIRONMENT = "<staging>"
+    assert render("{% environment %}") == '<p class="environment" role="note">&lt;staging&gt;</p>'
+
+
+def test_what_is_due_says_how_far_ahead_it_is() -> None:
+    assert shown.age_text(timedelta(seconds=-90)) == "in 90 s"
+    assert shown.age_text(timedelta(minutes=-5)) == "in 5 min"
+    assert shown.age_text(timedelta(hours=-4)) == "in 4 h"
+
+
+def test_a_moment_carries_its_age() -> None:
+    with time_machine.travel(NOW, tick=False):
+        html = render("{% moment at %}", at=NOW - timedelta(hours=3))
+    assert html == '<time datetime="2026-03-04T02:06:07+00:00" title="3 h ago">2026-03-04 02:06:07 UTC</time>'
+
+
+def test_a_platform_has_a_mark_for_the_eye_and_a_name_for_the_ear() -> None:
+    html = render("{% platform_mark name %}", name="<x>")
+    assert 'class="mark mark-other"' in html
+    assert '<span class="unseen">&lt;x&gt;</span>' in html
+
+
+def test_an_act_that_is_not_possible_stays_visible_and_says_why() -> None:
+    html = render('{% act_link "Remove" "agent_remove" "echo" danger=True obstacle=why %}', why="It <answers>.")
+    assert html.startswith('<button type="button" class="button small quiet-danger" aria-disabled="true"')
+    assert "It &lt;answers&gt;.</span>" in html
+    assert "href" not in html
+    possible = render('{% act_link "Remove" "agent_remove" "echo" key="x" back="/agents/?q=a&b" %}')
+    assert 'href="/agents/echo/remove/?back=%2Fagents%2F%3Fq%3Da%26b" data-ask data-key="x"' in possible

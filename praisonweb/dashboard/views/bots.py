@@ -27,9 +27,10 @@ from praisonweb.dashboard.queries import bots
 
 _MAX_VALUE_CHARS = 2_000
 
-#: What staff can choose here; ``pair`` follows when the service takes it.
+#: What staff can choose.
 _POLICIES = {
     UnknownUserPolicy.DENY: "deny: nobody knows them, nobody answers",
+    UnknownUserPolicy.PAIR: "pair: strangers ask for access, staff decide",
     UnknownUserPolicy.ALLOW: "allow: everybody is answered",
 }
 
