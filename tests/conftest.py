@@ -53,6 +53,7 @@ def _use_test_settings() -> None:
         os.environ.pop(name, None)
     reload(sys.modules["praisonweb.settings"])
     settings._setup()  # type: ignore[misc]
+    reload(sys.modules["axes.conf"])  # it writes its defaults into the settings when it is first imported
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         # A file, not memory: threads and processes have connections of their own, as in production.

@@ -1,6 +1,7 @@
 """The staff site."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.urls import register_converter
 
 
@@ -9,7 +10,10 @@ class DashboardConfig(AppConfig):
     verbose_name = "Staff site"
 
     def ready(self) -> None:
+        from praisonweb.dashboard import access, sign_ins
         from praisonweb.dashboard.converters import AccountConverter, PlatformConverter
 
         register_converter(AccountConverter, "account")
         register_converter(PlatformConverter, "platform")
+        post_migrate.connect(access.make_roles, sender=self, dispatch_uid="roles")
+        sign_ins.connect()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from channels.layers import channel_layers
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import AsyncClient, Client
 
 from botsrt.models import Bot
 from botsrt.runtime.db import database
 from praisonweb.asgi import application
+from praisonweb.dashboard.access import Role
 from tests.factories import a_bot
 
 PASSWORD = "correct horse battery staple"
@@ -31,9 +32,17 @@ def _quick_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+def a_user(name: str, *roles: Role, is_staff: bool = True, **fields: Any) -> User:
+    """An account with roles."""
+    user = User.objects.create_user(name, password=PASSWORD, is_staff=is_staff, **fields)
+    user.groups.set(Group.objects.filter(name__in=roles))
+    return user
+
+
 @pytest.fixture
 def staff(transactional_db: None) -> User:
-    return User.objects.create_user("alice", password=PASSWORD, is_staff=True, first_name="Alice", last_name="Ng")
+    """Somebody who may do everything."""
+    return a_user("alice", is_superuser=True, first_name="Alice", last_name="Ng")
 
 
 @pytest.fixture
