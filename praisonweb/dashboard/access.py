@@ -30,38 +30,57 @@ type_of_user = AbstractBaseUser | AnonymousUser | None
 
 
 class Act(StrEnum):
-    """Something staff can do. The value is the permission's name in the database; ``words`` complete "You may …"."""
+    """Something staff can do. The value is the permission's name in the database."""
 
-    words: str
-
-    def __new__(cls, value: str, words: str) -> Act:
-        act = str.__new__(cls, value)
-        act._value_ = value
-        act.words = words
-        return act
-
-    READ = "read", "see the staff site"
-    TRY = "try", "write to bots under Try it"
-    NOTE = "note", "write notes, assign and snooze"
-    REPLY = "reply", "answer people and take over conversations"
-    REPLAY = "replay", "replay messages"
-    RETRY = "retry", "retry failed messages"
-    DISCARD = "discard", "discard failed messages"
-    DECIDE_DELIVERIES = "decide_deliveries", "decide about held and unsure replies"
-    PAIR = "pair", "approve, deny and block people"
-    LINK = "link", "link and unlink people"
-    CHANGE_BOTS = "change_bots", "add, change, pause and remove bots"
-    CREDENTIALS = "credentials", "set the credentials of bots"
-    AGENTS = "agents", "add, change and remove agents"
-    ROUTING = "routing", "change the routing"
-    AUDIT = "audit", "read the audit"
-    EXPORT = "export", "export data"
-    PURGE = "purge", "remove data for good"
-    USERS = "users", "manage users and roles"
+    READ = "read"
+    TRY = "try"
+    NOTE = "note"
+    REPLY = "reply"
+    REPLAY = "replay"
+    RETRY = "retry"
+    DISCARD = "discard"
+    DECIDE_DELIVERIES = "decide_deliveries"
+    PAIR = "pair"
+    LINK = "link"
+    CHANGE_BOTS = "change_bots"
+    CREDENTIALS = "credentials"
+    AGENTS = "agents"
+    ROUTING = "routing"
+    AUDIT = "audit"
+    EXPORT = "export"
+    PURGE = "purge"
+    USERS = "users"
 
     @property
     def permission(self) -> str:
         return f"{APP}.{self.value}"
+
+    @property
+    def words(self) -> str:
+        """What completes "You may …"."""
+        return _WORDS[self]
+
+
+_WORDS: Mapping[Act, str] = {
+    Act.READ: "see the staff site",
+    Act.TRY: "write to bots under Try it",
+    Act.NOTE: "write notes, assign and snooze",
+    Act.REPLY: "answer people and take over conversations",
+    Act.REPLAY: "replay messages",
+    Act.RETRY: "retry failed messages",
+    Act.DISCARD: "discard failed messages",
+    Act.DECIDE_DELIVERIES: "decide about held and unsure replies",
+    Act.PAIR: "approve, deny and block people",
+    Act.LINK: "link and unlink people",
+    Act.CHANGE_BOTS: "add, change, pause and remove bots",
+    Act.CREDENTIALS: "set the credentials of bots",
+    Act.AGENTS: "add, change and remove agents",
+    Act.ROUTING: "change the routing",
+    Act.AUDIT: "read the audit",
+    Act.EXPORT: "export data",
+    Act.PURGE: "remove data for good",
+    Act.USERS: "manage users and roles",
+}
 
 
 class Role(StrEnum):

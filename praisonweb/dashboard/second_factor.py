@@ -43,10 +43,11 @@ _RECOVERY_CODE = re.compile(r"[a-z2-7]{16}")
 
 
 class WrongCode(InvalidInput):
-    """The code was wrong, or no code is taken at present."""
+    """The code was wrong, or no code is looked at for a while."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, *, was_looked_at: bool = True) -> None:
         super().__init__("code", problem)
+        self.was_looked_at = was_looked_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +197,8 @@ def check(user: User, code: str) -> Accepted:
         raise WrongCode("is wrong.")
     is_allowed, why = device.verify_is_allowed()
     if not is_allowed:
-        raise WrongCode(f"is not looked at: too many were wrong. Try again {_when(why)}.")
+        problem = f"is not looked at: the one before was wrong. Try again {_when(why)}."
+        raise WrongCode(problem, was_looked_at=False)
     # Locks the row while it looks, so that no code counts twice.
     if django_otp.verify_token(user, device.persistent_id, token) is None:
         raise WrongCode("is wrong.")

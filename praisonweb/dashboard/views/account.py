@@ -102,7 +102,8 @@ def second_step(request: HttpRequest) -> HttpResponse:
         try:
             accepted = second_factor.check(user, form.cleaned_data["code"])
         except WrongCode as error:
-            sign_ins.count_wrong_code(request, user)
+            if error.was_looked_at:
+                sign_ins.count_wrong_code(request, user)
             form.add_error("code", _sentence(error))
         else:
             return _sign_in(request, user, accepted)
@@ -176,7 +177,8 @@ class ConfirmForm(forms.Form):
             try:
                 self.accepted = second_factor.check(self._user, data["code"])
             except WrongCode as error:
-                sign_ins.count_wrong_code(self._request, self._user)
+                if error.was_looked_at:
+                    sign_ins.count_wrong_code(self._request, self._user)
                 raise ValidationError({"code": _sentence(error)}) from error
         sign_ins.forget_failures(self._request)
         return data
