@@ -18,6 +18,7 @@ class Need(Enum):
     NOTHING = "open to strangers"
     SIGN_IN = "signed in, staff or not"
     NOT_POSSIBLE = "405 for everybody"
+    NOBODY = "403 for everybody"
     LEADS_TO_SIGN_IN = "everybody ends at the sign-in"
 
 
@@ -26,6 +27,7 @@ class Page:
     path: str
     get: Act | Need
     post: Act | Need
+    inside: Act | None = None
     sudo: bool = False
 
 
@@ -35,9 +37,11 @@ def page(
     get: Act | Need = Need.NOT_POSSIBLE,
     post: Act | Need = Need.NOT_POSSIBLE,
     both: Act | Need | None = None,
+    inside: Act | None = None,
     sudo: bool = False,
 ) -> Page:
-    return Page(path=path, get=both or get, post=both or post, sudo=sudo)
+    """One row. ``both``: reading and sending need the same. ``inside``: needed to hear even that a method is wrong."""
+    return Page(path=path, get=both or get, post=both or post, inside=inside, sudo=sudo)
 
 
 PAGES: dict[str, Page] = {
@@ -59,6 +63,62 @@ PAGES: dict[str, Page] = {
     "healthz": page("/healthz", get=Need.NOTHING),
     "hooks/<platform:platform>/<account:account>/": page("/hooks/telegram/shop/", both=Need.NOTHING),
 }
+
+# -- the admin ----
+
+#: Tables of the runtime, each with a list and a page per row.
+RAW: dict[str, Act] = {
+    "adapterstate": Act.READ,
+    "agentprofile": Act.READ,
+    "auditevent": Act.AUDIT,
+    "bot": Act.READ,
+    "botsession": Act.READ,
+    "contact": Act.READ,
+    "dlqitem": Act.READ,
+    "historymessage": Act.READ,
+    "journalentry": Act.READ,
+    "outboxmessage": Act.READ,
+    "turn": Act.READ,
+    "worker": Act.READ,
+}
+
+PAGES |= {
+    "admin/": page("/admin/", both=Act.READ),
+    "admin/login/": page("/admin/login/", both=Need.LEADS_TO_SIGN_IN),
+    "admin/logout/": page("/admin/logout/", post=Need.LEADS_TO_SIGN_IN, inside=Act.READ),
+    "admin/password_change/": page("/admin/password_change/", both=Act.READ),
+    "admin/password_change/done/": page("/admin/password_change/done/", both=Act.READ),
+    "admin/autocomplete/": page("/admin/autocomplete/", get=Need.NOBODY, inside=Act.READ),
+    "admin/jsi18n/": page("/admin/jsi18n/", get=Act.READ, inside=Act.READ),
+    "admin/r/<path:content_type_id>/<path:object_id>/": page("/admin/r/1/1/", both=Act.READ),
+    "admin/^(?P<app_label>botsrt|auth)/$": page("/admin/botsrt/", both=Act.READ),
+    "admin/(?P<url>.*)$": page("/admin/no/such/page/", both=Act.READ),
+}
+for _table, _act in RAW.items():
+    PAGES |= {
+        f"admin/botsrt/{_table}/": page(f"/admin/botsrt/{_table}/", both=_act),
+        f"admin/botsrt/{_table}/<path:object_id>/change/": page(
+            f"/admin/botsrt/{_table}/0/change/", get=_act, post=Need.NOBODY
+        ),
+    }
+for _table in ("user", "group"):
+    PAGES |= {
+        f"admin/auth/{_table}/{_route}": page(f"/admin/auth/{_table}/{_path}", both=Act.USERS, sudo=True)
+        for _route, _path in {
+            "": "",
+            "add/": "add/",
+            "<path:object_id>/": "0/",
+            "<path:object_id>/change/": "0/change/",
+            "<path:object_id>/history/": "0/history/",
+        }.items()
+    }
+PAGES |= {
+    "admin/auth/user/<id>/password/": page("/admin/auth/user/0/password/", both=Act.USERS, sudo=True),
+    "admin/auth/group/<path:object_id>/delete/": page("/admin/auth/group/0/delete/", both=Act.USERS, sudo=True),
+}
+
+
+# -- websockets ----
 
 #: Websocket route → an address that fits, and the act it needs; None: nobody gets in.
 SOCKETS: dict[str, tuple[str, Act | None]] = {

@@ -53,11 +53,13 @@ def test_every_websocket_has_a_row() -> None:
 @pytest.mark.parametrize("has_confirmed", [False, True], ids=["", "confirmed"])
 async def test_who_gets_where(name: str, has_confirmed: bool, bot: Bot, bridge: None) -> None:
     user = await sync_to_async(_walker)(name)
+    client = await _browser(user, has_confirmed=has_confirmed)
     got, expected = {}, {}
     for route, row in PAGES.items():
         for method, need in (("GET", row.get), ("POST", row.post)):
-            client = await _browser(user, has_confirmed=has_confirmed)
             response = await client.generic(method, row.path)
+            if need is Need.LEADS_TO_SIGN_IN:
+                client = await _browser(user, has_confirmed=has_confirmed)
             got[f"{method} {route}"] = _outcome(response)
             expected[f"{method} {route}"] = _expected(name, row, need, has_confirmed=has_confirmed)
     assert {at: outcome for at, outcome in got.items() if outcome != expected[at]} == {}
@@ -91,11 +93,16 @@ def _expected(name: str, row: Page, need: Act | Need, *, has_confirmed: bool) ->
     walker = WALKERS[name]
     if need is Need.NOTHING:
         return Outcome.LET_IN
-    if need is Need.LEADS_TO_SIGN_IN or (walker is None and row.get is not Need.NOTHING):
+    if walker is None and row.get is not Need.NOTHING:
+        return Outcome.SIGN_IN
+    acts = walker[1] if walker else frozenset()
+    if need is Need.NOBODY or (row.inside and row.inside not in acts):
+        return Outcome.DENIED
+    if need is Need.LEADS_TO_SIGN_IN:
         return Outcome.SIGN_IN
     if need is Need.NOT_POSSIBLE:
         return Outcome.NOT_POSSIBLE
-    if isinstance(need, Act) and (walker is None or need not in walker[1]):
+    if isinstance(need, Act) and need not in acts:
         return Outcome.DENIED
     return Outcome.CONFIRM if row.sudo and not has_confirmed else Outcome.LET_IN
 
@@ -103,7 +110,7 @@ def _expected(name: str, row: Page, need: Act | Need, *, has_confirmed: bool) ->
 def _outcome(response: Any) -> Outcome:
     """What an answer means. What is not there, or sent without what it needs, was let in."""
     target = response.headers.get("Location", "")
-    if target.startswith("/account/sign-in/") and not target.startswith("/account/sign-in/code/"):
+    if target.startswith(("/account/sign-in/", "/admin/login/")) and "/code/" not in target:
         return Outcome.SIGN_IN
     if target.startswith("/account/confirm/"):
         return Outcome.CONFIRM
