@@ -44,7 +44,7 @@ def _use_test_settings() -> None:
 
     pytest-django has imported them already, from the environment of whoever started the tests.
     """
-    for name in [name for name in os.environ if name.startswith("BOTSRT_")]:
+    for name in [name for name in os.environ if name.startswith(("BOTSRT_", "PRAISONWEB_"))]:
         del os.environ[name]
     os.environ["PRAISON_HOME"] = str(HOME)
     os.environ["SECRET_KEY"] = "only-for-tests-" + 40 * "x"

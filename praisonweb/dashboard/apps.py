@@ -1,6 +1,6 @@
 """The staff site."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 from django.urls import register_converter
 
@@ -15,5 +15,6 @@ class DashboardConfig(AppConfig):
 
         register_converter(AccountConverter, "account")
         register_converter(PlatformConverter, "platform")
+        post_migrate.connect(sign_ins.schedule, sender=apps.get_app_config("django_q"), dispatch_uid="sessions")
         post_migrate.connect(access.make_roles, sender=self, dispatch_uid="roles")
         sign_ins.connect()

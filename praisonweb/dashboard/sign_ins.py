@@ -40,6 +40,21 @@ def connect() -> None:
     user_locked_out.connect(_locked, dispatch_uid="audit")
 
 
+def schedule(sender: object, **kwargs: Any) -> None:
+    """Have sessions that are over removed every day. Called after every ``migrate``; repeating it changes nothing."""
+    from django_q.models import Schedule
+
+    Schedule.objects.update_or_create(
+        name="sessions",
+        defaults={
+            "func": "django.core.management.call_command",
+            "args": "'clearsessions'",
+            "schedule_type": Schedule.DAILY,
+            "repeats": -1,
+        },
+    )
+
+
 def is_own_password(request: HttpRequest, password: str) -> bool:
     """Whether ``password`` is that of who is signed in. Wrong ones count as they do at the sign-in."""
     user = authenticate(request, username=request.user.get_username(), password=password)

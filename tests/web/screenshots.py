@@ -26,7 +26,14 @@ from tests.web.test_browser import FLAGS, NARROW, WIDE, Site  # noqa: E402
 #: What is said on the "Try it" page before it is photographed.
 TALK = ("Hello! Is the shop open on Sunday?", "And how do I send something back?")
 
-PAGES = {"home": "/", "try": "/try/shop/", "bots-to-try": "/try/", "password": "/account/password/"}
+PAGES = {
+    "home": "/",
+    "try": "/try/shop/",
+    "bots-to-try": "/try/",
+    "password": "/account/password/",
+    "second-factor": "/account/second-factor/",
+    "confirm": "/account/confirm/",
+}
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
