@@ -108,9 +108,13 @@ def key_for_people(key: str) -> str:
     return " ".join(letters[start : start + 4] for start in range(0, len(letters), 4))
 
 
-def picture(user: User, key: str) -> str:
-    """A QR code of the secret as the address of an image that holds it: nothing is fetched, nothing is unescaped."""
-    address = TOTPDevice(user=user, key=key).config_url
+def app_address(user: User, key: str) -> str:
+    """The secret as an address that apps open (otpauth://)."""
+    return str(TOTPDevice(user=user, key=key).config_url)
+
+
+def picture(address: str) -> str:
+    """A QR code as the address of an image that holds it: nothing is fetched, nothing is unescaped."""
     return segno.make(address, error="m").svg_data_uri(scale=4, border=4, dark="#000", light="#fff")
 
 

@@ -325,7 +325,9 @@ async def test_where_it_is_required_websockets_wait_too(settings: Any, bob: User
 
 def test_the_picture_and_the_secret_say_the_same(bob: User) -> None:
     assert second_factor.key_for_people(KEY) == " ".join(8 * ["AAAA"])
-    picture = second_factor.picture(bob, KEY)
+    address = second_factor.app_address(bob, KEY)
+    assert address.startswith(f"otpauth://totp/PraisonWeb%3Abob?secret={32 * 'A'}&")
+    picture = second_factor.picture(address)
     assert picture.startswith("data:image/svg+xml")
     assert "<script" not in picture
 

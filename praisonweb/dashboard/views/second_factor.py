@@ -75,7 +75,13 @@ def set_up(request: HttpRequest) -> HttpResponse:
             request.session.cycle_key()
             django_otp.login(request, device)
             return _show_codes(request, codes, is_new=True)
-    context = {"form": form, "secret": second_factor.key_for_people(key), "picture": second_factor.picture(user, key)}
+    address = second_factor.app_address(user, key)
+    context = {
+        "form": form,
+        "secret": second_factor.key_for_people(key),
+        "address": address,
+        "picture": second_factor.picture(address),
+    }
     return render(request, "account/second_factor_set_up.html", context)
 
 
