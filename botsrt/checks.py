@@ -91,11 +91,11 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 @register
 def check_cookies(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """W001: signing in over plain HTTP from other machines shows the session cookie to the network."""
+    """W001: over plain HTTP from other machines nobody can sign in: the cookies are for HTTPS and this machine."""
     if not settings.BEHIND_HTTPS and not set(settings.ALLOWED_HOSTS) <= _LOOPBACK:
         return [
             checks.Warning(
-                "The site answers for other hosts than this machine without HTTPS.",
+                "The site answers for other hosts than this machine without HTTPS; browsers will not sign in there.",
                 hint="Put a proxy with TLS in front and set BEHIND_HTTPS=true.",
                 id="botsrt.W001",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,19 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
     "servestatic.runserver_nostatic",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # its pages are praisonweb.dashboard.admin, and nobody else's
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
     "channels",
     "csp",
     "django_htmx",
+    "django_otp",
+    "django_otp.plugins.otp_static",
+    "django_otp.plugins.otp_totp",
     "django_q",
     "botsrt",
     "praisonweb.dashboard",
@@ -64,14 +69,17 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
+    "praisonweb.dashboard.middleware.PermissionsPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "praisonweb.dashboard.middleware.SignedInMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",  # last: it turns a refused sign-in into the page that says so
 ]
 
 ROOT_URLCONF = "praisonweb.urls"
@@ -147,13 +155,43 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # first: who is locked out is refused before the password is looked at
+    "praisonweb.dashboard.backend.Backend",
+]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
+
+#: Proxies in front of the site, each of which adds one address to X-Forwarded-For. 0: the header is not looked at.
+PROXIES = env.int("PRAISONWEB_PROXIES", default=0)
+#: Staff without a second factor are sent to its set-up page, and see nothing else before.
+REQUIRE_SECOND_FACTOR = env.bool("PRAISONWEB_REQUIRE_SECOND_FACTOR", default=False)
+
+# Wrong passwords, by user name and address together: a stranger cannot lock anybody out from elsewhere.
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # attempts meanwhile are neither counted nor stored
+AXES_CLIENT_IP_CALLABLE = "praisonweb.dashboard.client.ip_address"
+AXES_LOCKOUT_CALLABLE = "praisonweb.dashboard.sign_ins.locked_page"
+AXES_DISABLE_ACCESS_LOG = True  # the audit tells of sign-ins
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "csrfmiddlewaretoken", "next", "code", "old_password"]
+
+OTP_TOTP_ISSUER = "PraisonWeb"
+
 #: The site is served over HTTPS by a proxy that sets X-Forwarded-Proto; cookies and redirects follow.
 BEHIND_HTTPS = env.bool("BEHIND_HTTPS", default=False)
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS
+_is_local = DEBUG or set(ALLOWED_HOSTS) <= {"localhost", "127.0.0.1", "[::1]", "::1", ".localhost"}
+#: Only on this machine may cookies go over plain HTTP.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS or not _is_local
 SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 3_600 * env.int(
+    "PRAISONWEB_SESSION_HOURS", default=24
+)  # from the sign-in, or the last confirmation
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_HTTPS else None
@@ -204,5 +242,6 @@ LOGGING = {
         "httpx": {"level": "WARNING"},  # its INFO lines contain request URLs, and Telegram's contain the token
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "daphne": {"level": "WARNING"},
+        "axes": {"level": "ERROR"},  # praisonweb.dashboard.sign_ins says it better, in the audit and the log
     },
 }

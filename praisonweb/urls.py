@@ -3,8 +3,10 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from praisonweb import hooks
+from praisonweb.dashboard import admin
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("hooks/<platform:platform>/<account:account>/", hooks.receive, name="hook"),
+    path("admin/", admin.site.urls),
     path("", include("praisonweb.dashboard.urls")),
 ]

@@ -44,7 +44,7 @@ def _use_test_settings() -> None:
 
     pytest-django has imported them already, from the environment of whoever started the tests.
     """
-    for name in [name for name in os.environ if name.startswith("BOTSRT_")]:
+    for name in [name for name in os.environ if name.startswith(("BOTSRT_", "PRAISONWEB_"))]:
         del os.environ[name]
     os.environ["PRAISON_HOME"] = str(HOME)
     os.environ["SECRET_KEY"] = "only-for-tests-" + 40 * "x"
@@ -53,6 +53,7 @@ def _use_test_settings() -> None:
         os.environ.pop(name, None)
     reload(sys.modules["praisonweb.settings"])
     settings._setup()  # type: ignore[misc]
+    reload(sys.modules["axes.conf"])  # it writes its defaults into the settings when it is first imported
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         # A file, not memory: threads and processes have connections of their own, as in production.

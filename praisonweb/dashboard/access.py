@@ -1,39 +1,221 @@
-"""Who may see what. Signing in is asked for by the middleware; this says who is staff."""
+"""Who may do what: the acts of staff, the roles, and the one table that says which role has which act.
+
+Signing in is asked for by the middleware. In the database an act is a permission of this app and a role is a group,
+so a site can make groups of its own; the four roles are written again with every ``migrate``. Superusers of
+the staff may do everything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from channels.auth import get_user
+from django.apps import apps as installed
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import user_passes_test
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.urls import resolve
+
+from botsrt.core.actors import Actor
+from praisonweb.dashboard import client, second_factor
+
+type_of_user = AbstractBaseUser | AnonymousUser | None
 
 
-def is_staff(user: AbstractBaseUser | AnonymousUser | None) -> bool:
+class Act(StrEnum):
+    """Something staff can do. The value is the permission's name in the database."""
+
+    READ = "read"
+    TRY = "try"
+    NOTE = "note"
+    REPLY = "reply"
+    REPLAY = "replay"
+    RETRY = "retry"
+    DISCARD = "discard"
+    DECIDE_DELIVERIES = "decide_deliveries"
+    PAIR = "pair"
+    LINK = "link"
+    CHANGE_BOTS = "change_bots"
+    CREDENTIALS = "credentials"
+    AGENTS = "agents"
+    ROUTING = "routing"
+    AUDIT = "audit"
+    EXPORT = "export"
+    PURGE = "purge"
+    USERS = "users"
+
+    @property
+    def permission(self) -> str:
+        return f"{APP}.{self.value}"
+
+    @property
+    def words(self) -> str:
+        """What completes "You may …"."""
+        return _WORDS[self]
+
+
+_WORDS: Mapping[Act, str] = {
+    Act.READ: "see the staff site",
+    Act.TRY: "write to bots under Try it",
+    Act.NOTE: "write notes, assign and snooze",
+    Act.REPLY: "answer people and take over conversations",
+    Act.REPLAY: "replay messages",
+    Act.RETRY: "retry failed messages",
+    Act.DISCARD: "discard failed messages",
+    Act.DECIDE_DELIVERIES: "decide about held and unsure replies",
+    Act.PAIR: "approve, deny and block people",
+    Act.LINK: "link and unlink people",
+    Act.CHANGE_BOTS: "add, change, pause and remove bots",
+    Act.CREDENTIALS: "set the credentials of bots",
+    Act.AGENTS: "add, change and remove agents",
+    Act.ROUTING: "change the routing",
+    Act.AUDIT: "read the audit",
+    Act.EXPORT: "export data",
+    Act.PURGE: "remove data for good",
+    Act.USERS: "manage users and roles",
+}
+
+
+class Role(StrEnum):
+    """The groups that every site has."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+#: The app whose permissions the acts are.
+APP = "dashboard"
+
+_OPERATING = frozenset(
+    {
+        Act.READ,
+        Act.TRY,
+        Act.NOTE,
+        Act.REPLY,
+        Act.REPLAY,
+        Act.RETRY,
+        Act.DISCARD,
+        Act.DECIDE_DELIVERIES,
+        Act.PAIR,
+        Act.LINK,
+    }
+)
+
+#: Which role has which acts.
+ROLES: Mapping[Role, frozenset[Act]] = {
+    Role.VIEWER: frozenset({Act.READ}),
+    Role.OPERATOR: _OPERATING,
+    Role.AUDITOR: frozenset({Act.READ, Act.AUDIT, Act.EXPORT}),
+    Role.ADMIN: frozenset(Act),
+}
+
+
+def make_roles(*, using: str, apps: Any = installed, **kwargs: Any) -> None:
+    """Write the four roles down as ``ROLES`` has them. Called after every ``migrate``; repeating it changes nothing."""
+    try:
+        groups, permissions = apps.get_model("auth", "Group"), apps.get_model("auth", "Permission")
+    except LookupError:  # only some apps were migrated
+        return
+    rights = permissions.objects.using(using).filter(content_type__app_label=APP)
+    for role, acts in ROLES.items():
+        group, _ = groups.objects.using(using).get_or_create(name=role.value)
+        group.permissions.set(rights.filter(codename__in=[act.value for act in acts]))
+
+
+# -- questions ----
+
+
+def is_staff(user: type_of_user) -> bool:
     return isinstance(user, User) and user.is_active and user.is_staff
 
 
-def _must_be_staff(user: AbstractBaseUser | AnonymousUser) -> bool:
-    if is_staff(user):
-        return True
-    raise PermissionDenied("Your account is not staff. Ask an administrator to change that, or use another account.")
+def may(user: type_of_user, act: Act) -> bool:
+    """Whether ``user`` may do ``act``, as the database said when ``user`` was loaded."""
+    return isinstance(user, User) and is_staff(user) and user.has_perm(act.permission)
 
 
-#: A view for staff; anybody else who is signed in gets the page for 403.
-staff_only = user_passes_test(_must_be_staff)
+async def amay(user: type_of_user, act: Act) -> bool:
+    """``may``, for coroutines."""
+    return await sync_to_async(may)(user, act)
 
 
-async def staff_behind(scope: Mapping[str, Any]) -> User | None:
-    """The staff member behind a websocket as the database says now; None after sign-out or loss of the right.
+def why_not(user: type_of_user, act: Act) -> str:
+    """Why ``user`` may not do ``act``, as a sentence for them; empty where they may."""
+    if may(user, act):
+        return ""
+    if not isinstance(user, User) or not is_staff(user):
+        return "Your account is not staff. Ask an administrator to change that, or use another account."
+    needed = " or ".join(role for role, acts in ROLES.items() if act in acts)
+    own = ", ".join(user.groups.order_by("name").values_list("name", flat=True))
+    yours = f"yours is {own}" if own else "you have none"
+    return f"To {act.words} you need the role {needed}; {yours}. Ask an administrator."
 
-    The socket's own scope remembers how things were when it was opened.
+
+def actor(request: HttpRequest) -> Actor:
+    """Who acts, for the audit."""
+    return Actor(name=request.user.get_username()[:150], address=client.address(request))
+
+
+# -- borders ----
+
+
+def requires(act: Act) -> Callable[[Any], Any]:
+    """Decorator of a view, synchronous or not: others than those who may do ``act`` get the page for 403, and why."""
+
+    def decorate(view: Any) -> Any:
+        guarded = user_passes_test(partial(_must_be_allowed, act=act))(view)
+        guarded.act = act
+        return guarded
+
+    return decorate
+
+
+def act_of(url: str) -> Act:
+    """What the page at this address of ours asks for."""
+    act: Act = getattr(resolve(url).func, "act", Act.READ)
+    return act
+
+
+def demand(user: type_of_user, act: Act) -> None:
+    """For one branch of a view.
+
+    Raises:
+        PermissionDenied: ``user`` may not do ``act``; says which role is needed.
     """
-    key = scope["session"].session_key
-    as_stored: Any = {"session": import_module(settings.SESSION_ENGINE).SessionStore(key)}
+    if reason := why_not(user, act):
+        raise PermissionDenied(reason)
+
+
+def _must_be_allowed(user: AbstractBaseUser | AnonymousUser, *, act: Act) -> bool:
+    demand(user, act)
+    return True
+
+
+#: A view for everybody who may see the staff site.
+staff_only = requires(Act.READ)
+
+
+async def staff_behind(scope: Mapping[str, Any], act: Act = Act.READ) -> User | None:
+    """The member of staff behind a websocket who may do ``act``, as the database says now.
+
+    None after sign-out or loss of the right: the socket's own scope remembers how things were when it was opened.
+    """
+    session = import_module(settings.SESSION_ENGINE).SessionStore(scope["session"].session_key)
+    as_stored: Any = {"session": session}
     user = await get_user(as_stored)
-    return user if isinstance(user, User) and is_staff(user) else None
+    is_let_in = await sync_to_async(_is_let_in)(user, session, act)
+    return user if isinstance(user, User) and is_let_in else None
+
+
+def _is_let_in(user: type_of_user, session: Any, act: Act) -> bool:
+    return may(user, act) and isinstance(user, User) and not second_factor.is_missing(user, session)

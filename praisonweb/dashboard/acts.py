@@ -13,16 +13,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 
 from botsrt.core import redact
-from botsrt.core.actors import Actor
 from botsrt.core.errors import BotsError
 from praisonweb.dashboard import errors, htmx
+from praisonweb.dashboard.access import actor as actor
 
 #: Longest reason or note, in characters.
 MAX_REASON_CHARS = 1_000
@@ -68,12 +67,6 @@ class RequiredReasonForm(ReasonForm):
         help_text="Required; kept in the audit.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
-
-
-def actor(request: HttpRequest) -> Actor:
-    """The member of staff behind ``request``."""
-    assert isinstance(request.user, User)
-    return Actor(name=request.user.get_username()[:150], address=str(request.META.get("REMOTE_ADDR", ""))[:64])
 
 
 def ask_or_do(

@@ -20,6 +20,7 @@ from botsrt.core.keys import group_name
 from botsrt.runtime.db import database
 from botsrt.services import news
 from praisonweb.dashboard import access, webchat
+from praisonweb.dashboard.access import Act
 from praisonweb.dashboard.queries import try_it
 
 #: Longest frame, in characters: the longest text with every character escaped, and a little more.
@@ -90,7 +91,7 @@ class TryConsumer(AsyncWebsocketConsumer):
         await self._tell(answer)
 
     async def _staff(self) -> User | None:
-        return await access.staff_behind(self.scope)
+        return await access.staff_behind(self.scope, Act.TRY)
 
     async def _tell(self, event: Mapping[str, Any]) -> None:
         await self.send(text_data=json.dumps(event))

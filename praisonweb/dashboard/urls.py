@@ -3,7 +3,6 @@
 from typing import Any
 
 from channels.security.websocket import WebsocketDenier
-from django.contrib.auth.views import LogoutView
 from django.urls import path, re_path
 
 from praisonweb.dashboard.consumers import LiveConsumer, TryConsumer
@@ -19,6 +18,7 @@ from praisonweb.dashboard.views import (
     journal,
     pairings,
     people,
+    second_factor,
     try_it,
     workers,
 )
@@ -86,8 +86,14 @@ urlpatterns = [
     path("try/<account:account>/", try_it.chat, name="try_chat"),
     path("try/<account:account>/send/", try_it.send, name="try_send"),
     path("account/sign-in/", account.SignIn.as_view(), name="login"),
-    path("account/sign-out/", LogoutView.as_view(), name="logout"),
+    path("account/sign-in/code/", account.second_step, name="second_step"),
+    path("account/sign-out/", account.sign_out, name="logout"),
     path("account/password/", account.ChangePassword.as_view(), name="password"),
+    path("account/confirm/", account.confirm, name="sudo"),
+    path("account/second-factor/", second_factor.page, name="second_factor"),
+    path("account/second-factor/set-up/", second_factor.set_up, name="second_factor_set_up"),
+    path("account/second-factor/recovery-codes/", second_factor.recovery_codes, name="recovery_codes"),
+    path("account/second-factor/off/", second_factor.turn_off, name="second_factor_off"),
     path("healthz", health.check, name="health"),
 ]
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth import authenticate, get_user_model
+from django.contrib.auth import get_user_model
 
 from botsrt.management.commands import start
 from botsrt.models import Bot
+from praisonweb.dashboard import access
 from tests.factories import a_bot
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,9 +44,9 @@ def test_the_first_run_makes_a_login_and_a_bot(manage: Any, started: list[Any], 
     assert ran.code == 0
     password = re.search(r"with the password (\S+) ", ran.out)
     assert password is not None
-    user = authenticate(username="admin", password=password[1])
-    assert user is not None
-    assert user.is_active
+    user = get_user_model().objects.get(username="admin")
+    assert user.check_password(password[1])
+    assert all(access.may(user, act) for act in access.Act)
     assert get_user_model().objects.filter(is_superuser=True, is_staff=True).count() == 1
     bot = Bot.objects.select_related("agent").get()
     assert (bot.account, bot.platform, bot.policy, bot.agent.name) == ("web", "web", "allow", "echo")

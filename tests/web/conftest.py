@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 from channels.layers import channel_layers
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import AsyncClient, Client
 
 from botsrt.models import Bot
 from botsrt.runtime.db import database
 from praisonweb.asgi import application
+from praisonweb.dashboard.access import Role
 from tests.factories import a_bot
 
 PASSWORD = "correct horse battery staple"
@@ -31,9 +33,17 @@ def _quick_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+def a_user(name: str, *roles: Role, is_staff: bool = True, **fields: Any) -> User:
+    """An account with roles."""
+    user = User.objects.create_user(name, password=PASSWORD, is_staff=is_staff, **fields)
+    user.groups.set(Group.objects.filter(name__in=roles))
+    return user
+
+
 @pytest.fixture
 def staff(transactional_db: None) -> User:
-    return User.objects.create_user("alice", password=PASSWORD, is_staff=True, first_name="Alice", last_name="Ng")
+    """Somebody who may do everything."""
+    return a_user("alice", is_superuser=True, first_name="Alice", last_name="Ng")
 
 
 @pytest.fixture
@@ -52,6 +62,13 @@ def staff_client(staff: User) -> Client:
     client = Client()
     client.force_login(staff)
     return client
+
+
+def confirm(client: Client) -> None:
+    """Let the browser have confirmed its password a moment ago."""
+    session = client.session
+    session["sudo_until"] = int(time.time()) + 600
+    session.save()
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ PAGES = {
     "try": "/try/shop/",
     "bots-to-try": "/try/",
     "password": "/account/password/",
+    "second-factor": "/account/second-factor/",
+    "confirm": "/account/confirm/",
 }
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

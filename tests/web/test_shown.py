@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.auth.models import User
 from django.template import Context, Template
 
 from botsrt.core.access import Reason
@@ -19,7 +20,8 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
 def render(source: str, **context: object) -> str:
-    return Template("{% load shown %}" + source).render(Context(context)).strip()
+    user = User(username="alice", is_staff=True, is_superuser=True)
+    return Template("{% load shown %}" + source).render(Context({"user": user, **context})).strip()
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,9 @@ from botsrt.runtime.worker import Worker
 from botsrt.services import bots, journal, ledger
 from botsrt.services.bots import Changes
 from praisonweb.dashboard import consumers, webchat
+from praisonweb.dashboard.access import Role
 from tests.factories import ALICE, SHAPE, a_bot
-from tests.web.conftest import HOST, is_let_in, open_page, page, signed_in
+from tests.web.conftest import HOST, a_user, is_let_in, open_page, page, signed_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -104,7 +105,7 @@ async def test_a_message_sent_again_counts_once(browser: AsyncClient, bot: Bot) 
 async def test_a_reply_reaches_every_page_of_its_reader_and_nobody_else(
     browser: AsyncClient, staff: User, worker: Worker
 ) -> None:
-    bob = await sync_to_async(User.objects.create_user)("bob", is_staff=True)
+    bob = await sync_to_async(a_user)("bob", Role.OPERATOR)
     async with (
         open_page(browser, SHOP) as laptop,
         open_page(browser, SHOP) as phone,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +17,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from praisonweb.dashboard import access
 from praisonweb.dashboard.queries.standing import Standing
 
 register = template.Library()
@@ -132,8 +134,9 @@ def environment() -> SafeString:
     return format_html('<p class="environment" role="note">{}</p>', name) if name else SafeString()
 
 
-@register.inclusion_tag("_act_link.html")
+@register.inclusion_tag("_act_link.html", takes_context=True)
 def act_link(
+    context: Mapping[str, Any],
     label: str,
     url_name: str,
     *args: Any,
@@ -144,11 +147,13 @@ def act_link(
     danger: bool = False,
     query: str = "",
 ) -> dict[str, Any]:
-    """A button that asks before an act. One that is not possible now stays visible and says why."""
+    """A button that asks before an act. One that is not possible now, or not allowed, stays visible and says why."""
+    address = reverse(url_name, args=args)
+    obstacle = access.why_not(context.get("user"), access.act_of(address)) or obstacle
     parameters = urlencode({"back": back}) if back else ""
     return {
         "label": label,
-        "url": f"{reverse(url_name, args=args)}?{'&'.join(filter(None, (query, parameters)))}".rstrip("?"),
+        "url": f"{address}?{'&'.join(filter(None, (query, parameters)))}".rstrip("?"),
         "key": key,
         "obstacle": obstacle,
         "tone": "primary" if primary else "quiet-danger" if danger else "",

@@ -16,7 +16,7 @@ from botsrt.core.ports import Option
 from botsrt.runtime import platforms
 from botsrt.services import bots as service
 from praisonweb.dashboard import acts, htmx
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import agents
 from praisonweb.dashboard.views.bots import option_field
@@ -72,7 +72,7 @@ def _no_agent(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.AGENTS)
 def add(request: HttpRequest) -> HttpResponse:
     """Choose a kind, then say what it needs."""
     kind, known = request.GET.get("kind", ""), platforms.agent_kinds()
@@ -100,7 +100,7 @@ def add(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.AGENTS)
 def edit(request: HttpRequest, name: str) -> HttpResponse:
     shown = agents.one(name=name)
     if shown is None:
@@ -135,7 +135,7 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.AGENTS)
 def remove(request: HttpRequest, name: str) -> HttpResponse:
     question = Question(
         title=f"Remove 1 agent, {name}?",

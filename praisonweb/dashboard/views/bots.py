@@ -21,9 +21,10 @@ from botsrt.runtime import platforms
 from botsrt.services import bots as service
 from botsrt.services.bots import COMMON_SETTINGS, Changes, Shape
 from praisonweb.dashboard import acts, htmx
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import bots
+from praisonweb.dashboard.sudo import sudo_required
 
 _MAX_VALUE_CHARS = 2_000
 
@@ -144,7 +145,7 @@ def _values(values: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def add(request: HttpRequest) -> HttpResponse:
     """Choose a platform, then say what it needs."""
     platform = request.GET.get("platform", "")
@@ -185,7 +186,7 @@ def add(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def edit(request: HttpRequest, account: str) -> HttpResponse:
     shown = bots.one(account=account, now=timezone.now())
     if shown is None:
@@ -209,7 +210,8 @@ def edit(request: HttpRequest, account: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CREDENTIALS)
+@sudo_required
 def credentials(request: HttpRequest, account: str) -> HttpResponse:
     shown = bots.one(account=account, now=timezone.now())
     if shown is None:
@@ -248,14 +250,14 @@ def _change(request: HttpRequest, account: str, shape: Shape, changes: Changes, 
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def pause(request: HttpRequest, account: str) -> HttpResponse:
     text = "Nothing is read, answered or sent for it. What the platform keeps meanwhile comes when it is resumed."
     return _switch(request, account, is_enabled=False, title=f"Pause 1 bot, {account}?", text=text, verb="Pause")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def resume(request: HttpRequest, account: str) -> HttpResponse:
     text = "It reads what waits at the platform, and answers."
     return _switch(request, account, is_enabled=True, title=f"Resume 1 bot, {account}?", text=text, verb="Resume")
@@ -286,7 +288,7 @@ def _switch(request: HttpRequest, account: str, *, is_enabled: bool, title: str,
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def reconnect(request: HttpRequest, account: str) -> HttpResponse:
     question = Question(
         title=f"Reconnect 1 bot, {account}?",
@@ -303,7 +305,7 @@ def reconnect(request: HttpRequest, account: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def test(request: HttpRequest, account: str) -> HttpResponse:
     """Ask the platform who the bot is."""
     question = Question(
@@ -321,7 +323,7 @@ def test(request: HttpRequest, account: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.CHANGE_BOTS)
 def remove(request: HttpRequest, account: str) -> HttpResponse:
     question = Question(
         title=f"Remove 1 bot, {account}?",

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from botsrt.core.errors import BotsError, Conflict
 from botsrt.services import outbox
 from praisonweb.dashboard import acts, filters, htmx, paging
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import deliveries
 
@@ -55,7 +55,7 @@ def one(request: HttpRequest, outbox_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.DECIDE_DELIVERIES)
 def resolve(request: HttpRequest, outbox_id: int, resolution: str) -> HttpResponse:
     """Decide about one message of unknown fate, or a held reply with all its parts."""
     title, text, verb, said = _words(resolution)
@@ -83,7 +83,7 @@ def resolve(request: HttpRequest, outbox_id: int, resolution: str) -> HttpRespon
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.DECIDE_DELIVERIES)
 def resolve_many(request: HttpRequest, resolution: str) -> HttpResponse:
     """Decide about the selected messages; their ids are fixed when the question is asked."""
     title, text, verb, said = _words(resolution)

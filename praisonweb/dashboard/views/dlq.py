@@ -16,7 +16,7 @@ from botsrt.core.states import DLQState
 from botsrt.models import DLQItem
 from botsrt.services import dlq as service
 from praisonweb.dashboard import acts, filters, htmx, paging
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import dlq
 
@@ -121,7 +121,7 @@ class RequiredIdsForm(acts.RequiredReasonForm):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.RETRY)
 def retry(request: HttpRequest, item_id: int) -> HttpResponse:
     question = Question(
         title="Retry 1 message?",
@@ -138,7 +138,7 @@ def retry(request: HttpRequest, item_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.RETRY)
 def edit(request: HttpRequest, item_id: int) -> HttpResponse:
     """Edit and retry."""
     row = DLQItem.objects.select_related("entry").defer("entry__raw").filter(pk=item_id).first()
@@ -166,7 +166,7 @@ def edit(request: HttpRequest, item_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.DISCARD)
 def discard(request: HttpRequest, item_id: int) -> HttpResponse:
     question = Question(
         title="Discard 1 message?",
@@ -184,7 +184,7 @@ def discard(request: HttpRequest, item_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.DISCARD)
 def undo(request: HttpRequest, item_id: int) -> HttpResponse:
     question = Question(
         title="Take the discard of 1 message back?",
@@ -201,19 +201,19 @@ def undo(request: HttpRequest, item_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.NOTE)
 def note(request: HttpRequest, item_id: int) -> HttpResponse:
     return _annotate_item(request, item_id, "note", NoteForm, "Note on 1 message", "Save the note")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.NOTE)
 def assign(request: HttpRequest, item_id: int) -> HttpResponse:
     return _annotate_item(request, item_id, "assignee", AssignForm, "Assign 1 message", "Assign")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.NOTE)
 def snooze(request: HttpRequest, item_id: int) -> HttpResponse:
     return _annotate_item(request, item_id, "snoozed_until", SnoozeForm, "Snooze 1 message", "Snooze")
 
@@ -242,7 +242,7 @@ def _item_page(request: HttpRequest, item_id: int) -> str:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.RETRY)
 def retry_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     """Run the oldest ``?limit=`` of a group again, at most 500."""
     limit = min(paging.row_ids([request.GET.get("limit", "")])[:1] or [dlq.MAX_GROUP_ACT])
@@ -258,7 +258,7 @@ def retry_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.DISCARD)
 def discard_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     ids = _frozen(request) or dlq.open_ids(
         fingerprint=fingerprint, limit=dlq.MAX_GROUP_ACT, now=timezone.now(), readable_only=False
@@ -267,13 +267,13 @@ def discard_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.RETRY)
 def retry_selected(request: HttpRequest) -> HttpResponse:
     return _many(request, _frozen(request), is_retry=True, back=reverse("dlq"))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.DISCARD)
 def discard_selected(request: HttpRequest) -> HttpResponse:
     return _many(request, _frozen(request), is_retry=False, back=reverse("dlq"))
 
@@ -324,19 +324,19 @@ def _many(request: HttpRequest, ids: list[int], *, is_retry: bool, back: str) ->
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.NOTE)
 def note_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     return _annotate_group(request, fingerprint, "note", NoteForm, "Note on the group", "Save the note")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.NOTE)
 def assign_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     return _annotate_group(request, fingerprint, "assignee", AssignForm, "Assign the group", "Assign")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.NOTE)
 def snooze_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     return _annotate_group(request, fingerprint, "snoozed_until", SnoozeForm, "Snooze the group", "Snooze")
 

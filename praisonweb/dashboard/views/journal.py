@@ -19,7 +19,7 @@ from botsrt.runtime.turn import dry_run
 from botsrt.services import journal as journal_service
 from botsrt.services import outbox
 from praisonweb.dashboard import acts, filters, htmx, paging
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import journal
 
@@ -71,7 +71,7 @@ def entry(request: HttpRequest, entry_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.REPLAY)
 def replay(request: HttpRequest, entry_id: int) -> HttpResponse:
     """Run an entry again, in one of four ways."""
     back = acts.back_of(request, reverse("journal_entry", args=[entry_id]))
@@ -99,7 +99,7 @@ def replay(request: HttpRequest, entry_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.REPLAY)
 def replay_many(request: HttpRequest) -> HttpResponse:
     """Run the selected entries again, or all that the filter of ``?all=`` shows. Their ids are fixed when the question
     is asked."""

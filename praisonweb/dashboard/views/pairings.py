@@ -17,7 +17,7 @@ from botsrt.core.states import PairingPurpose
 from botsrt.models import Pairing
 from botsrt.services import pairing as service
 from praisonweb.dashboard import acts, htmx, paging
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import pairings
 from praisonweb.dashboard.queries.pairings import Row
@@ -71,7 +71,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 @sensitive_post_parameters("code")
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.PAIR)
 def verify(request: HttpRequest) -> HttpResponse:
     """Type the code that somebody gave you."""
 
@@ -99,7 +99,7 @@ def verify(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.PAIR)
 def approve(request: HttpRequest, request_id: int) -> HttpResponse:
     """Let somebody in without the code, or confirm a link."""
     row = _row(request_id)
@@ -166,7 +166,8 @@ def _act(
         return acts.ask_or_do(request, question=question, do=do)
 
     view.__name__ = name
-    return require_http_methods(["GET", "HEAD", "POST"])(staff_only(view))
+    guarded: Callable[[HttpRequest, int], HttpResponse] = requires(Act.PAIR)(view)
+    return require_http_methods(["GET", "HEAD", "POST"])(guarded)
 
 
 deny = _act(

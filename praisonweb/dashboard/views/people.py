@@ -20,10 +20,11 @@ from botsrt.models import BotSession, Contact
 from botsrt.runtime import platforms
 from botsrt.services import handling, identity, transcripts
 from praisonweb.dashboard import acts, errors, filters, htmx, paging
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import people
 from praisonweb.dashboard.queries.people import Conversation
+from praisonweb.dashboard.sudo import sudo_required
 
 #: Longest reply or note, in characters.
 _MAX_TEXT_CHARS = 20_000
@@ -109,7 +110,7 @@ def _show(request: HttpRequest, shown: Conversation, *, status: int = 200, **mor
 
 
 @require_POST
-@staff_only
+@requires(Act.REPLY)
 def reply(request: HttpRequest, session_pk: int) -> HttpResponse:
     """Answer as staff. What could not be sent stays in the form, with the reason."""
     shown = people.conversation(session_pk=session_pk)
@@ -137,7 +138,7 @@ def reply(request: HttpRequest, session_pk: int) -> HttpResponse:
 
 
 @require_POST
-@staff_only
+@requires(Act.NOTE)
 def note(request: HttpRequest, session_pk: int) -> HttpResponse:
     """Keep a note for colleagues."""
     shown = people.conversation(session_pk=session_pk)
@@ -168,7 +169,7 @@ def _show_whole(request: HttpRequest, shown: Conversation, **more: Any) -> HttpR
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.REPLY)
 def hand_to(request: HttpRequest, session_pk: int, handler: str) -> HttpResponse:
     """Let the bot, a human or nobody answer from now on."""
     if handler not in tuple(Handler):
@@ -218,7 +219,7 @@ _HANDING = {
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.LINK)
 def link(request: HttpRequest, contact_id: int) -> HttpResponse:
     """Choose a person, see what would be joined, confirm with a reason."""
     contact = Contact.objects.filter(pk=contact_id).first()
@@ -256,7 +257,7 @@ def link(request: HttpRequest, contact_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.LINK)
 def unlink(request: HttpRequest, contact_id: int) -> HttpResponse:
     """End a contact's link."""
     contact = Contact.objects.filter(pk=contact_id).first()
@@ -289,7 +290,8 @@ def unlink(request: HttpRequest, contact_id: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff_only
+@requires(Act.EXPORT)
+@sudo_required
 def export(request: HttpRequest, session_pk: int) -> HttpResponse | StreamingHttpResponse:
     """The whole conversation as a file."""
     session = BotSession.objects.filter(pk=session_pk).first()

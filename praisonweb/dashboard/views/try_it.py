@@ -14,12 +14,12 @@ from django.views.decorators.http import require_POST, require_safe
 
 from botsrt.core.errors import BotsError
 from praisonweb.dashboard import errors, htmx, webchat
-from praisonweb.dashboard.access import staff_only
+from praisonweb.dashboard.access import Act, requires
 from praisonweb.dashboard.queries import try_it
 
 
 @require_safe
-@staff_only
+@requires(Act.TRY)
 def bots(request: HttpRequest) -> HttpResponse:
     """The web bots; the chat itself where there is only one."""
     rows = try_it.web_bots(now=timezone.now())
@@ -29,14 +29,14 @@ def bots(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@staff_only
+@requires(Act.TRY)
 def chat(request: HttpRequest, account: str) -> HttpResponse:
     """The conversation of this member of staff with one bot; ``?before=`` an entry's id shows what came earlier."""
     return _page(request, account, before=_before(request))
 
 
 @require_POST
-@staff_only
+@requires(Act.TRY)
 async def send(request: HttpRequest, account: str) -> HttpResponse:
     """Store a message of the form, for browsers without script."""
     user = await request.auser()
