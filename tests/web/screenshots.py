@@ -26,14 +26,7 @@ from tests.web.test_browser import FLAGS, NARROW, WIDE, Site  # noqa: E402
 #: What is said on the "Try it" page before it is photographed.
 TALK = ("Hello! Is the shop open on Sunday?", "And how do I send something back?")
 
-PAGES = {
-    "home": "/",
-    "try": "/try/shop/",
-    "bots-to-try": "/try/",
-    "password": "/account/password/",
-    "second-factor": "/account/second-factor/",
-    "confirm": "/account/confirm/",
-}
+PAGES = {"home": "/", "try": "/try/shop/", "bots-to-try": "/try/", "password": "/account/password/"}
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 

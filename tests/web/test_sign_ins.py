@@ -9,7 +9,7 @@ import pytest
 import time_machine
 from axes.models import AccessAttempt
 from django.contrib.auth.models import User
-from django.test import Client, RequestFactory
+from django.test import AsyncClient, Client, RequestFactory
 from django.utils import timezone
 
 from botsrt.models import AuditEvent
@@ -172,3 +172,15 @@ def test_clients_without_an_address_share_one_count(bob: User) -> None:
     client = Client(REMOTE_ADDR="")
     assert fail(client, 5).status_code == 429
     assert try_(client, PASSWORD).status_code == 429
+
+
+async def test_the_page_of_a_lock_comes_from_the_asynchronous_server_too(bob: User) -> None:
+    client = AsyncClient()
+    for _ in range(5):
+        response = await client.post(SIGN_IN, {"username": "bob", "password": "wrong"})
+    assert response.status_code == 429
+    assert "Too many tries" in response.content.decode()
+    assert response["Content-Security-Policy"]
+    assert "camera=()" in response["Permissions-Policy"]
+    assert response["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert response["Referrer-Policy"] == "same-origin"

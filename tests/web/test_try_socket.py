@@ -105,7 +105,7 @@ async def test_a_message_sent_again_counts_once(browser: AsyncClient, bot: Bot) 
 async def test_a_reply_reaches_every_page_of_its_reader_and_nobody_else(
     browser: AsyncClient, staff: User, worker: Worker
 ) -> None:
-    bob = await sync_to_async(a_user)("bob", Role.VIEWER)
+    bob = await sync_to_async(a_user)("bob", Role.OPERATOR)
     async with (
         open_page(browser, SHOP) as laptop,
         open_page(browser, SHOP) as phone,
