@@ -147,6 +147,15 @@ def test_only_what_known_proxies_say_is_believed(settings: Any, proxies: int, fo
     assert clients.address(RequestFactory(REMOTE_ADDR="10.0.0.1").get("/", headers=headers)) == expected
 
 
+def test_one_network_of_ipv6_is_one_client(bob: User) -> None:
+    for number in range(5):
+        response = try_(Client(REMOTE_ADDR=f"2001:db8::{number:x}"))
+    assert response.status_code == 429
+    assert try_(Client(REMOTE_ADDR="2001:db8::ffff"), PASSWORD).status_code == 429
+    assert try_(Client(REMOTE_ADDR="2001:db8:0:1::1"), PASSWORD).status_code == 302
+    assert AuditEvent.objects.get(verb="account.sign_in").address == "2001:db8:0:1::1"
+
+
 def test_without_an_address_there_is_none() -> None:
     request = RequestFactory().get("/")
     request.META.pop("REMOTE_ADDR")
