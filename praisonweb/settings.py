@@ -179,7 +179,11 @@ AXES_LOCKOUT_CALLABLE = "praisonweb.dashboard.sign_ins.locked_page"
 AXES_DISABLE_ACCESS_LOG = True  # the audit tells of sign-ins
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
-AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "csrfmiddlewaretoken", "next", "code", "old_password"]
+#: Fields of our forms that are never stored with a failed sign-in; "password" is not in any case.
+AXES_SENSITIVE_PARAMETERS = [
+    *("username", "ip_address", "csrfmiddlewaretoken", "next", "code"),
+    *("old_password", "new_password1", "new_password2"),
+]
 
 OTP_TOTP_ISSUER = "PraisonWeb"
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_address as parsed
+from ipaddress import ip_network
 
 from django.conf import settings
 from django.http import HttpRequest
+
+#: What providers give to one customer, at least.
+_IPV6_NETWORK_BITS = 64
 
 
 def address(request: HttpRequest) -> str:
@@ -24,8 +28,11 @@ def address(request: HttpRequest) -> str:
 
 
 def ip_address(request: HttpRequest) -> str | None:
-    """``address`` as django-axes stores it."""
-    return address(request) or None
+    """``address`` as failed sign-ins are counted by: of IPv6 the network, for one client has all of its addresses."""
+    known = address(request)
+    if ":" not in known:
+        return known or None
+    return str(ip_network((known, _IPV6_NETWORK_BITS), strict=False).network_address)
 
 
 def _clean(text: str) -> str:

@@ -15,7 +15,7 @@ from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import Group, User
 from django.test import AsyncClient, Client
 
-from botsrt.models import Bot
+from botsrt.models import AuditEvent, Bot
 from botsrt.runtime.db import database
 from praisonweb.asgi import application
 from praisonweb.dashboard.access import Role
@@ -61,6 +61,15 @@ def bot(transactional_db: None) -> Bot:
 def staff_client(staff: User) -> Client:
     client = Client()
     client.force_login(staff)
+    AuditEvent.objects.all().delete()  # tests look at what comes after the sign-in
+    return client
+
+
+def confirmed(client: Client) -> Client:
+    """``client``, whose person has just confirmed that it is them."""
+    session = client.session
+    session["sudo_until"] = int(time.time()) + 600
+    session.save()
     return client
 
 

@@ -30,6 +30,9 @@ TROUBLE = ("Where is my order 48213?", "Is anybody there?")
 PAGES = {
     "home": "/",
     "journal": "/journal/",
+    "people": "/people/",
+    "conversation": "/people/1/",
+    "pairings": "/pairings/",
     "message": "/journal/1/?tab=trace",
     "replay": "/journal/1/replay/",
     "dead-letters": "/dlq/",
@@ -44,8 +47,6 @@ PAGES = {
     "try": "/try/shop/",
     "bots-to-try": "/try/",
     "password": "/account/password/",
-    "second-factor": "/account/second-factor/",
-    "confirm": "/account/confirm/",
 }
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

@@ -28,6 +28,19 @@ def test_a_stranger_is_asked_to_sign_in_and_comes_back(client: Client, staff: Us
     assert response["Location"] == "/try/?x=1"
 
 
+def test_a_key_known_before_the_sign_in_is_worth_nothing_after(client: Client, staff: User) -> None:
+    session = client.session
+    session["something"] = 1
+    session.save()
+    before = session.session_key or ""
+    client.cookies["sessionid"] = before
+    sign_in(client)
+    assert client.session.session_key != before
+    stranger = Client()
+    stranger.cookies["sessionid"] = before
+    assert stranger.get("/").status_code == 302
+
+
 def test_nobody_is_sent_to_another_site(client: Client, staff: User) -> None:
     response = sign_in(client, path="/account/sign-in/?next=https://evil.example/")
     assert response["Location"] == "/"

@@ -19,7 +19,7 @@ from praisonweb.dashboard.access import Role
 from praisonweb.dashboard.admin import acts, site
 from praisonweb.dashboard.admin.raw import _masked
 from tests.factories import NOW, a_bot, a_message, answered, parked
-from tests.web.conftest import PASSWORD, a_user
+from tests.web.conftest import PASSWORD, a_user, confirmed
 from tests.web.test_second_factor import KEY, clock, code
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,9 +42,7 @@ def shop(transactional_db: None) -> Bot:
 def as_(role: Role, name: str = "", *, has_confirmed: bool = False) -> Client:
     client = Client()
     client.force_login(a_user(name or role.value, role))
-    if has_confirmed:
-        assert client.post("/account/confirm/", {"password": PASSWORD}).status_code == 302
-    return client
+    return confirmed(client) if has_confirmed else client
 
 
 def said(client: Client, path: str) -> str:

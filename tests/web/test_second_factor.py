@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import time_machine
 from asgiref.sync import sync_to_async
+from axes.models import AccessAttempt
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
@@ -21,6 +22,7 @@ from botsrt.core.errors import AlreadyExists
 from botsrt.models import AuditEvent, Bot
 from praisonweb.dashboard import second_factor
 from praisonweb.dashboard.access import Role
+from tests.services.races import at_once
 from tests.web.conftest import PASSWORD, a_user, is_let_in, page, signed_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -194,6 +196,7 @@ def test_wrong_codes_are_slowed_down_and_then_locked_out(client: Client, bob: Us
         clock.shift(40)
         statuses.append(client.post(CODE, {"code": WRONG}).status_code)
     assert statuses == [200, 200, 200, 429, 429]
+    assert WRONG not in str(list(AccessAttempt.objects.values()))
     clock.shift(30)
     assert client.get(CODE).status_code == 429
     assert give_password(Client()).status_code == 429
@@ -338,3 +341,12 @@ def test_a_phone_whose_clock_is_half_a_minute_off_will_do(bob: User) -> None:
         second_factor.turn_on(user=bob, key=KEY, code=code(steps=3), actor=SYSTEM, now=now)
     second_factor.turn_on(user=bob, key=KEY, code=code(steps=1), actor=SYSTEM, now=now)
     assert second_factor.is_on(bob)
+
+
+@pytest.mark.parametrize("kind", ["app", "recovery"])
+def test_of_two_who_give_the_same_code_at_once_one_gets_in(bob: User, clock: Any, kind: str) -> None:
+    codes = turn_on(bob)
+    clock.shift(30)
+    given = code() if kind == "app" else codes[0]
+    results = at_once(*(lambda: second_factor.check(bob, given) for _ in range(2)))
+    assert sorted(type(result).__name__ for result in results) == ["Accepted", "WrongCode"]

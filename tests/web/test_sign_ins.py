@@ -9,7 +9,7 @@ import pytest
 import time_machine
 from axes.models import AccessAttempt
 from django.contrib.auth.models import User
-from django.test import Client, RequestFactory
+from django.test import AsyncClient, Client, RequestFactory
 from django.utils import timezone
 
 from botsrt.models import AuditEvent
@@ -110,6 +110,8 @@ def test_wrong_old_passwords_count_as_well(client: Client, bob: User) -> None:
     fields = {"old_password": "wrong", "new_password1": "a new one 123", "new_password2": "a new one 123"}
     statuses = [client.post("/account/password/", fields).status_code for _ in range(5)]
     assert statuses == [200, 200, 200, 200, 429]
+    assert "wrong" not in str(list(AccessAttempt.objects.values()))
+    assert "a new one 123" not in str(list(AccessAttempt.objects.values()))
     fields["old_password"] = PASSWORD
     assert client.post("/account/password/", fields).status_code == 429
     assert client.get("/").status_code == 200  # what is open stays open
@@ -147,6 +149,15 @@ def test_only_what_known_proxies_say_is_believed(settings: Any, proxies: int, fo
     assert clients.address(RequestFactory(REMOTE_ADDR="10.0.0.1").get("/", headers=headers)) == expected
 
 
+def test_one_network_of_ipv6_is_one_client(bob: User) -> None:
+    for number in range(5):
+        response = try_(Client(REMOTE_ADDR=f"2001:db8::{number:x}"))
+    assert response.status_code == 429
+    assert try_(Client(REMOTE_ADDR="2001:db8::ffff"), PASSWORD).status_code == 429
+    assert try_(Client(REMOTE_ADDR="2001:db8:0:1::1"), PASSWORD).status_code == 302
+    assert AuditEvent.objects.get(verb="account.sign_in").address == "2001:db8:0:1::1"
+
+
 def test_without_an_address_there_is_none() -> None:
     request = RequestFactory().get("/")
     request.META.pop("REMOTE_ADDR")
@@ -172,3 +183,15 @@ def test_clients_without_an_address_share_one_count(bob: User) -> None:
     client = Client(REMOTE_ADDR="")
     assert fail(client, 5).status_code == 429
     assert try_(client, PASSWORD).status_code == 429
+
+
+async def test_the_page_of_a_lock_comes_from_the_asynchronous_server_too(bob: User) -> None:
+    client = AsyncClient()
+    for _ in range(5):
+        response = await client.post(SIGN_IN, {"username": "bob", "password": "wrong"})
+    assert response.status_code == 429
+    assert "Too many tries" in response.content.decode()
+    assert response["Content-Security-Policy"]
+    assert "camera=()" in response["Permissions-Policy"]
+    assert response["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert response["Referrer-Policy"] == "same-origin"

@@ -65,6 +65,13 @@ async def test_who_gets_where(name: str, has_confirmed: bool, bot: Bot, bridge: 
     assert {at: outcome for at, outcome in got.items() if outcome != expected[at]} == {}
 
 
+async def test_no_form_of_another_site_is_taken(staff: User, bot: Bot, bridge: None) -> None:
+    client = AsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(staff)
+    taken = {route for route, row in PAGES.items() if (await client.post(row.path)).status_code != 403}
+    assert taken == {"hooks/<platform:platform>/<account:account>/"}
+
+
 @pytest.mark.parametrize("name", WALKERS)
 async def test_who_may_open_a_websocket(name: str, bot: Bot, bridge: None) -> None:
     user = await sync_to_async(_walker)(name)
