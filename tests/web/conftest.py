@@ -73,13 +73,6 @@ def confirmed(client: Client) -> Client:
     return client
 
 
-def confirm(client: Client) -> None:
-    """Let the browser have confirmed its password a moment ago."""
-    session = client.session
-    session["sudo_until"] = int(time.time()) + 600
-    session.save()
-
-
 @pytest.fixture
 async def bridge(transactional_db: None) -> AsyncIterator[None]:
     """The process-wide bridge and channel layer, made anew for this test's event loop."""

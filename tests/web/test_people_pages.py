@@ -12,7 +12,7 @@ from botsrt.core.states import EntryState, Handler, HistoryKind, Proof
 from botsrt.models import AuditEvent, BotSession, Contact, HistoryMessage, IdentityLink, JournalEntry, OutboxMessage
 from botsrt.services import handling, identity, mirror
 from tests.factories import ALICE, NOW, a_bot, a_group_message, a_message, answered, received, send_all
-from tests.web.conftest import confirm
+from tests.web.conftest import confirmed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -240,7 +240,7 @@ def test_an_unusable_person_is_explained(staff_client, person):
 
 def test_an_export_is_a_file_and_is_audited(staff_client):
     answered("Hello", "Hi")
-    confirm(staff_client)
+    confirmed(staff_client)
     response = staff_client.post(path(rest="export/"), {"file_format": "csv", "reason": "asked for"})
     assert response["Content-Disposition"].endswith('.csv"')
     assert b"Hello" in b"".join(response.streaming_content)
