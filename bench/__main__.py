@@ -31,6 +31,7 @@ _TITLES = {
     "turn": "Whole turns: received, gated, answered by echo, committed, sent, per second, 1,000 contacts",
     "misbehaving": "Event loop while agents raise, hang, block, say nothing or 100,000 characters",
     "memory": "Memory: growth over 10,000 new contacts",
+    "identity": "Identity: resolve a contact, load a person's history, through the bridge; five contacts to a person",
 }
 
 
@@ -44,7 +45,7 @@ def main() -> None:
     for database in databases:
         for entries in options.entries or SIZES:
             lines += [_measure(database, kind, entries, options.seconds) for kind in ("receive", "cycle", "turn")]
-        lines += [_measure(database, kind, 0, options.seconds) for kind in ("misbehaving", "memory")]
+        lines += [_measure(database, kind, 0, options.seconds) for kind in ("misbehaving", "memory", "identity")]
     RESULTS.write_text(_report(lines))
     print(f"Written to {RESULTS}")
 

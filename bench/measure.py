@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import os
+import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -33,7 +34,8 @@ from botsrt import conf  # noqa: E402
 from botsrt.runtime.db import Database  # noqa: E402
 from botsrt.runtime.intake import Intake  # noqa: E402
 from botsrt.runtime.worker import Worker  # noqa: E402
-from botsrt.services import journal, news, nudge, turns  # noqa: E402
+from botsrt.services import identity as identity_service  # noqa: E402
+from botsrt.services import journal, news, nudge, sessions, turns  # noqa: E402
 from botsrt.services.turns import Result  # noqa: E402
 
 CALLERS = 64
@@ -207,7 +209,38 @@ def _resident_kib() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-KINDS = {"receive": receive, "cycle": cycle, "turn": turn, "misbehaving": misbehaving, "memory": memory}
+async def identity(database: Database) -> dict[str, Any]:
+    """Who a contact is, and what an agent is shown of the person: one caller, one call after the other."""
+    contacts = int(os.environ.get("BENCH_CONTACTS", "100000"))
+    await database.call(world.link, contacts=contacts)
+    times: dict[str, list[float]] = {"resolve": [], "load": []}
+    chance = random.Random(7)
+    for _ in range(4_000):
+        contact = chance.randrange(contacts) + 1
+        for name, service, arguments in (
+            ("resolve", identity_service.persons_of, {"contact_ids": [contact]}),
+            ("load", sessions.history, {"session_pk": contact, "max_messages": 100}),
+        ):
+            began = time.perf_counter()
+            found = await database.call(service, **arguments)
+            times[name].append(time.perf_counter() - began)
+            assert found
+    figures: dict[str, float] = {"contacts": contacts}
+    for name, taken in times.items():
+        taken.sort()
+        figures[f"{name}_p50_ms"] = round(statistics.median(taken) * 1000, 2)
+        figures[f"{name}_p99_ms"] = round(taken[int(len(taken) * 0.99)] * 1000, 2)
+    return figures
+
+
+KINDS = {
+    "identity": identity,
+    "receive": receive,
+    "cycle": cycle,
+    "turn": turn,
+    "misbehaving": misbehaving,
+    "memory": memory,
+}
 
 
 async def _main(kind: str) -> dict[str, Any]:

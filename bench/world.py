@@ -23,27 +23,28 @@ _COLUMNS = {
         (id, platform, platform_user_id, user_name, display_name, is_blocked, is_reachable, first_seen_at, last_seen_at)
         SELECT n, 'null', 'u' || n, '', '', {no}, {yes}, {now}, {now}""",
     "botsrt_botsession": """
-        (id, session_id, platform, account, scope, contact_id, channel_id, thread_id, chat_name, handler, epoch,
-         context_start, runtime_state, created_at, last_activity_at)
-        SELECT n, 'bot_null_u' || n, 'null', 'bench', 'per_user', n, '', '', '', 'bot', 1, 0, '{{}}', {now}, {now}""",
+        (id, session_id, lane, platform, account, scope, contact_id, channel_id, thread_id, chat_name, handler,
+         handler_by, epoch, context_start, runtime_state, created_at, last_activity_at)
+        SELECT n, 'bot_null_u' || n, 'bot_null_u' || n, 'null', 'bench', 'per_user', n, '', '', '', 'bot', '', 1, 0,
+         '{{}}', {now}, {now}""",
     "botsrt_turn": """
         (id, lane, session_id, generation, worker_id, lease_expires_at, deadline_at, state, "trigger", run_mode,
          requested_by, request_reason, attempt, agent, agent_version, error_class, error_text, usage, started_at)
         SELECT {uuid}, 'bot_null_u' || (n % 1000 + 1), n % 1000 + 1, 1, 'w', {now}, {now}, 'finished', 'message',
          'send', '', '', 1, 'echo', 1, '', '', '{{}}', {now}""",
     "botsrt_journalentry": """
-        (id, platform, account, channel_id, message_id, revision, thread_id, chat_type, kind, lane, session_id,
+        (id, platform, account, channel_id, message_id, revision, thread_id, chat_type, kind, lane, command, session_id,
          contact_id, payload, state, outcome, outcome_reason, available_at, attempts, deaths, duplicates, runs_alone,
          turn_id, "trigger", run_mode, requested_by, request_reason, received_at, completed_at)
         SELECT n, 'null', 'bench', 'u' || (n % 1000 + 1), 'old' || n, '', '', 'direct', 'message',
-         'bot_null_u' || (n % 1000 + 1), n % 1000 + 1, n % 1000 + 1, '{{"text": "an earlier message"}}', 'completed',
-         'answered', '', {now}, 0, 0, 0, {no}, {uuid}, 'message', 'send', '', '', {now}, {now}""",
+         'bot_null_u' || (n % 1000 + 1), '', n % 1000 + 1, n % 1000 + 1, '{{"text": "an earlier message"}}',
+         'completed', 'answered', '', {now}, 0, 0, 0, {no}, {uuid}, 'message', 'send', '', '', {now}, {now}""",
     "botsrt_outboxmessage": """
         (id, idempotency_key, platform, account, channel_id, thread_id, reply_to, session_id, turn_id, entry_id, source,
-         requested_by, text, state, is_resend, attempts, next_attempt_at, worker_id, platform_message_id, error,
-         created_at, sent_at)
+         requested_by, text, buttons, state, is_resend, attempts, next_attempt_at, worker_id, platform_message_id,
+         error, created_at, sent_at)
         SELECT n, 'old:' || n, 'null', 'bench', 'u' || (n % 1000 + 1), '', '', n % 1000 + 1, {uuid}, n, 'reply', '',
-         'an earlier answer', 'sent', {no}, 0, {now}, 'w', 'p' || n, '', {now}, {now}""",
+         'an earlier answer', '[]', 'sent', {no}, 0, {now}, 'w', 'p' || n, '', {now}, {now}""",
     "botsrt_historymessage": """
         (session_id, turn_id, ordinal, entry_id, role, kind, sender_name, text, attachments, route, source, metadata,
          created_at)
@@ -87,7 +88,35 @@ def make(*, entries: int) -> None:
         cursor.execute("ANALYZE")
 
 
-def _fill(table: str, columns: str, rows: int) -> None:
+def link(*, contacts: int) -> None:
+    """``contacts`` contacts with a session and two messages each; every five of them are one person."""
+    statements = {
+        "botsrt_contact": (_COLUMNS["botsrt_contact"], contacts - CONTACTS),
+        "botsrt_botsession": (_COLUMNS["botsrt_botsession"], contacts - CONTACTS),
+        "botsrt_person": ("(id, unified_user_id, created_at) SELECT n, 'person-' || n, {now}", contacts // 5),
+        "botsrt_identitylink": (
+            """(contact_id, person_id, proof, linked_by, linked_at, reason, unlinked_by, unlink_reason, context_start)
+            SELECT n, (n - 1) / 5 + 1, 'staff', 'bench', {now}, '', '', '', 0""",
+            contacts,
+        ),
+        "botsrt_historymessage": (
+            """(session_id, ordinal, role, kind, sender_name, text, attachments, route, source, metadata, created_at)
+            SELECT (n - 1) % {contacts} + 1, 0, 'user', 'chat', '', 'an earlier message', '[]', '{{}}', '', '{{}}',
+             {now}""".replace("{contacts}", str(contacts)),
+            contacts * 2,
+        ),
+    }
+    for table, (columns, rows) in statements.items():
+        if rows > 0:
+            first = CONTACTS + 1 if table in ("botsrt_contact", "botsrt_botsession") else 1
+            _fill(table, columns, rows, first=first)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE botsrt_botsession SET lane = 'person:person-' || ((contact_id - 1) / 5 + 1)")
+        cursor.execute("ANALYZE")
+
+
+def _fill(table: str, columns: str, rows: int, *, first: int = 1) -> None:
+    last = first + rows - 1
     is_postgres = connection.vendor == "postgresql"
     words = {
         "now": "now()" if is_postgres else "datetime('now')",
@@ -96,9 +125,9 @@ def _fill(table: str, columns: str, rows: int) -> None:
         "uuid": "lpad(to_hex(n), 32, '0')::uuid" if is_postgres else "printf('%032x', n)",
     }
     numbers = (
-        f"generate_series(1, {rows}) AS numbers(n)"
+        f"generate_series({first}, {last}) AS numbers(n)"
         if is_postgres
-        else f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows}) SELECT n FROM c)"
+        else f"(WITH RECURSIVE c(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM c WHERE n < {last}) SELECT n FROM c)"
     )
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {table} {columns.format(**words)} FROM {numbers}")
