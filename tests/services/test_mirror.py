@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -25,7 +26,7 @@ def _bots(transactional_db: None) -> None:
     a_bot("desk", platform="slack")
 
 
-def append(text: str = "Standup soon.", *, user_id: str = "bot_web_user-1", **fields: str) -> bool:
+def append(text: str = "Standup soon.", *, user_id: str = "bot_web_user-1", **fields: Any) -> bool:
     return mirror.append(user_id=user_id, text=text, source_label="cron", now=NOW, **fields)
 
 
@@ -37,7 +38,7 @@ def shown(session_id: str = "bot_web_user-1") -> list[str]:
 def test_a_mirror_is_part_of_the_history_with_its_source_and_is_no_activity():
     answered("Hello", "Hi")
     before = BotSession.objects.get().last_activity_at
-    assert append(metadata={"job": 7})  # type: ignore[arg-type]
+    assert append(metadata={"job": 7})
     row = HistoryMessage.objects.get(kind=HistoryKind.MIRROR)
     assert (row.source, row.metadata) == ("cron", {"job": 7})
     assert shown() == ["Hello", "Hi", "Standup soon."]

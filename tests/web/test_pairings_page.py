@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
@@ -137,3 +138,18 @@ def test_the_page_costs_few_queries_however_many_ask(staff_client, django_assert
         asks(f"stranger-{number}", display_name=f"Name {number % 3}", now=timezone.now() - timedelta(minutes=1))
     with django_assert_max_num_queries(12):
         shown(staff_client)
+
+
+def test_home_says_that_somebody_asks(staff_client):
+    assert "asks for access" not in shown(staff_client, "/")
+    asks()
+    assert "1 person asks for access" in shown(staff_client, "/")
+    assert 'href="/pairings/"' in shown(staff_client, "/")
+
+
+def test_somebody_who_tries_a_bot_in_the_browser_sees_their_own_code(staff_client):
+    a_bot("try", policy=UnknownUserPolicy.PAIR)
+    request = asks("staff-" + str(User.objects.get().pk), account="try")
+    page = shown(staff_client, "/try/try/")
+    assert code_of(request) in page
+    assert code_of(request) not in shown(staff_client)

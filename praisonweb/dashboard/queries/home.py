@@ -10,8 +10,8 @@ from typing import Any
 from django.db.models import Count, Min, QuerySet
 from django.urls import reverse
 
-from botsrt.core.states import DLQState, EntryState, OutboxState, TurnState
-from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Turn, Worker
+from botsrt.core.states import DLQState, EntryState, OutboxState, PairingState, TurnState
+from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Pairing, Turn, Worker
 from praisonweb.dashboard.filters import address
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.queries.bots import BotRow
@@ -65,7 +65,14 @@ def read(*, now: datetime) -> Home:
     """Home as it stands."""
     rows = bots.rows(now=now)
     times = [at for row in rows for at in (row.last_inbound_at, row.last_outbound_at) if at]
-    concerns = [*_workers(rows, now), *_unanswered(now), *_dead(now), *_unsent(), *_not_applied(rows)]
+    concerns = [
+        *_workers(rows, now),
+        *_unanswered(now),
+        *_asking(now),
+        *_dead(now),
+        *_unsent(),
+        *_not_applied(rows),
+    ]
     worst_first = [Tone.BAD, Tone.WARN]
     return Home(
         concerns=tuple(sorted(concerns, key=lambda concern: worst_first.index(concern.tone))),
@@ -138,6 +145,19 @@ def _unanswered(now: datetime) -> Iterator[Concern]:
         url=reverse("journal") + address("state:pending state:claimed"),
         link="Show them",
     )
+
+
+def _asking(now: datetime) -> Iterator[Concern]:
+    asking = _pile(Pairing.objects.filter(state=PairingState.WAITING, expires_at__gt=now), "created_at")
+    if asking.count:
+        yield Concern(
+            tone=Tone.WARN,
+            title=f"{asking.count:,} {'person asks' if asking.count == 1 else 'people ask'} for access",
+            text="They hear nothing until somebody decides.",
+            since=asking.oldest_at,
+            url=reverse("pairings"),
+            link="Decide",
+        )
 
 
 def _dead(now: datetime) -> Iterator[Concern]:

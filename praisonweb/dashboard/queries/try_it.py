@@ -13,7 +13,7 @@ from botsrt.core import keys
 from botsrt.core.access import Verdict
 from botsrt.core.states import EntryState, OutboxSource, OutboxState, Outcome
 from botsrt.models import Bot, DLQItem, JournalEntry, OutboxMessage
-from botsrt.services import pairing
+from botsrt.services import codes, pairing
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.queries.bots import BotRow
 from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
@@ -107,7 +107,7 @@ def _replies(
         found = found.filter(created_at__gte=entries[0].received_at)
     if not is_newest:
         found = found.filter(entry__in=[entry.pk for entry in entries])
-    return list(found.order_by("-pk")[:_MAX_REPLIES])
+    return list(found.select_related("pairing").order_by("-pk")[:_MAX_REPLIES])
 
 
 def _obstacle(row: BotRow, user_id: str) -> str:
@@ -186,7 +186,7 @@ def _reply(row: OutboxMessage) -> Message:
     return Message(
         key=f"out-{row.pk}",
         author=_author(row),
-        text=row.text,
+        text=codes.written_in(row.text, row.pairing) if row.pairing else row.text,  # whoever looks is who asked
         at=row.created_at,
         standing=standing,
     )
