@@ -163,6 +163,9 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
+#: Shown as a stripe on every page, so that nobody takes a test site for the real one.
+ENVIRONMENT = env.str("PRAISONWEB_ENVIRONMENT", default="")
+
 #: Proxies in front of the site, each of which adds one address to X-Forwarded-For. 0: the header is not looked at.
 PROXIES = env.int("PRAISONWEB_PROXIES", default=0)
 #: Staff without a second factor are sent to its set-up page, and see nothing else before.

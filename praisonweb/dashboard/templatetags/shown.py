@@ -130,7 +130,7 @@ def platform_mark(name: str) -> SafeString:
 @register.simple_tag
 def environment() -> SafeString:
     """The stripe that says where one is, so that nobody takes production for a test; empty where nobody named it."""
-    name = getattr(settings, "ENVIRONMENT", "") or ("debug mode" if settings.DEBUG else "")
+    name = settings.ENVIRONMENT or ("debug mode" if settings.DEBUG else "")
     return format_html('<p class="environment" role="note">{}</p>', name) if name else SafeString()
 
 
