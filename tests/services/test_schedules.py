@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import Max
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -142,6 +143,8 @@ PLANTS: list[Plant] = [
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("Whether the schedules find anything does not depend on the database; SQLite is the faster one.")
     plant(monkeypatch)
     hunting = settings(SETTINGS, phases=[Phase.generate], print_blob=False, report_multiple_bugs=False)
     with pytest.raises(AssertionError):
