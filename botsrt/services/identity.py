@@ -119,10 +119,11 @@ def refresh(*, lane: str, now: datetime) -> None:
     """With a resolver of its own mind: let each session of ``lane`` go where the resolver says now."""
     if external() is None:
         return
-    sessions = BotSession.objects.filter(lane=lane, scope=SessionScope.PER_USER).select_related("contact")
-    for contact in [session.contact for session in sessions]:
-        assert contact is not None
-        lanes.move(contact_ids=[contact.pk], lane=lane_of(contact), now=now)
+    with transaction.atomic():
+        sessions = BotSession.objects.filter(lane=lane, scope=SessionScope.PER_USER).select_related("contact")
+        for contact in [session.contact for session in sessions]:
+            assert contact is not None
+            lanes.move(contact_ids=[contact.pk], lane=lane_of(contact), now=now)
 
 
 # -- links ----
