@@ -27,6 +27,10 @@ class BaseAgent:
         defaults = {option.name: option.default for option in self.settings}
         return self.config.settings.get(name) or defaults[name]
 
+    def obstacle(self) -> str:
+        """Nothing stands in the way."""
+        return ""
+
     async def run(self, request: AgentRequest) -> AgentReply:
         raise NotImplementedError
 

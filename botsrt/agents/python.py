@@ -11,20 +11,15 @@ Whatever the code raises comes out as an ``AgentError``; raise ``TransientAgentE
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
-import re
 from typing import Any
 
-from botsrt.agents import objects, threads
+from botsrt.agents import dotted, objects, threads
 from botsrt.agents.base import BaseAgent
 from botsrt.agents.failures import translated
 from botsrt.agents.threads import Gate
 from botsrt.core.errors import AgentError, ConfigurationError, TransientAgentError
 from botsrt.core.ports import AgentConfig, AgentReply, AgentRequest, Option
-
-_TARGET = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
 #: Threads that may wait for a model or a disk at a time. As many as a worker runs turns by default; they cost little.
 _DEFAULT_THREADS = 64
@@ -88,43 +83,11 @@ def _load(target: str) -> Any:
     Raises:
         ConfigurationError: it names nothing that can be asked; says what to write.
     """
-    match = _TARGET.fullmatch(target)
-    if match is None:
-        raise ConfigurationError(
-            f"target: {target!r} is not of the form package.module:attribute; write, for example, my_agents:answer."
-        )
-    module, attribute = match.groups()
-    found = _attribute(_module(module), module, attribute)
+    found = dotted.named(target, setting="target")
     if inspect.isclass(found):
         found = _made(found, target)
     if not objects.is_one(found):
         _check_callable(found, target)
-    return found
-
-
-def _module(name: str) -> Any:
-    importlib.invalidate_caches()  # the file may be newer than this process
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(
-                f"target: there is no module {error.name}; put it beside manage.py, install it, or add its folder to "
-                "PYTHONPATH."
-            ) from error
-        raise ConfigurationError(f"target: {name} needs the module {error.name}, which is not installed.") from error
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"target: importing {name} failed: {type(error).__name__}: {error}") from error
-
-
-def _attribute(module: Any, module_name: str, path: str) -> Any:
-    found = module
-    for name in path.split("."):
-        if not hasattr(found, name):
-            close = difflib.get_close_matches(name, [known for known in dir(found) if known[0] != "_"], n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ConfigurationError(f"target: {module_name} has no {path}.{hint}")
-        found = getattr(found, name)
     return found
 
 

@@ -16,7 +16,7 @@ from botsrt.core.ports import Agent
 _KIND_NAME = re.compile(r"[a-z][a-z0-9]{0,29}")
 
 #: Modules of ``botsrt.agents`` that are no kind.
-_OTHERS = {"base", "failures", "objects", "registry", "threads"}
+_OTHERS = {"base", "dotted", "failures", "objects", "registry", "threads"}
 
 
 def kinds(packages: Sequence[str]) -> list[str]:

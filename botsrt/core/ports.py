@@ -42,6 +42,7 @@ class Option:
     default: str = ""
     choices: tuple[str, ...] = ()
     is_required: bool = False
+    is_guarded: bool = False  # a setting that decides who receives the credentials: who changes it needs the same right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +211,9 @@ class Agent(Protocol):
 
     def __init__(self, config: AgentConfig) -> None:
         """Check the configuration; raises ``ConfigurationError``. No I/O."""
+
+    def obstacle(self) -> str:
+        """What keeps it from running here and now, such as a missing key, as a sentence; empty: nothing. No I/O."""
 
     async def run(self, request: AgentRequest) -> AgentReply:
         """Answer one turn.

@@ -303,9 +303,14 @@ def _decisions() -> Iterator[Finding]:
 def _agents() -> Iterator[Finding]:
     for agent in AgentProfile.objects.order_by("name"):
         try:
-            platforms.check_agent(agent.name, agent.kind, agent.settings)
+            obstacle = platforms.check_agent(agent.name, agent.kind, agent.settings)
         except BotsError as error:
             yield Finding("fail", f"agent {agent.name}", str(error), f"Correct it with: agents set {agent.name} …")
+        else:
+            if obstacle:  # a variable that is set where the agent runs need not be set in this shell
+                yield Finding(
+                    "warn", f"agent {agent.name}", obstacle, "Messages wait and lose no attempt until it can run."
+                )
 
 
 def _bots() -> Iterator[Finding]:
