@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
@@ -17,6 +19,9 @@ ACCOUNT = "bench"
 
 #: Contacts that take part in the measurement; the rows that fill the tables belong to them too.
 CONTACTS = 1_000
+
+#: Tables whose ids are no numbers.
+_WITHOUT_SEQUENCE = ("botsrt_turn", "botsrt_worker")
 
 _COLUMNS = {
     "botsrt_contact": """
@@ -82,8 +87,8 @@ def make(*, entries: int) -> None:
     for table, columns in _COLUMNS.items():
         rows = CONTACTS if table in ("botsrt_contact", "botsrt_botsession") else entries
         if rows:
-            _fill(table, columns, rows)
-    _move_sequences()
+            fill(table, columns, rows)
+    move_sequences([table for table in _COLUMNS if table != "botsrt_historymessage"])
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
@@ -109,13 +114,14 @@ def link(*, contacts: int) -> None:
     for table, (columns, rows) in statements.items():
         if rows > 0:
             first = CONTACTS + 1 if table in ("botsrt_contact", "botsrt_botsession") else 1
-            _fill(table, columns, rows, first=first)
+            fill(table, columns, rows, first=first)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE botsrt_botsession SET lane = 'person:person-' || ((contact_id - 1) / 5 + 1)")
         cursor.execute("ANALYZE")
 
 
-def _fill(table: str, columns: str, rows: int, *, first: int = 1) -> None:
+def fill(table: str, columns: str, rows: int, *, first: int = 1) -> None:
+    """Insert rows ``n`` from ``first``; ``columns`` names the columns and says what each is for ``n``."""
     last = first + rows - 1
     is_postgres = connection.vendor == "postgresql"
     words = {
@@ -133,13 +139,13 @@ def _fill(table: str, columns: str, rows: int, *, first: int = 1) -> None:
         cursor.execute(f"INSERT INTO {table} {columns.format(**words)} FROM {numbers}")
 
 
-def _move_sequences() -> None:
+def move_sequences(tables: Iterable[str]) -> None:
     """Ids were given by hand; PostgreSQL's sequences have to be told."""
     if connection.vendor != "postgresql":
         return
     with connection.cursor() as cursor:
-        for table in _COLUMNS:
-            if table not in ("botsrt_turn", "botsrt_historymessage"):
+        for table in tables:
+            if table not in _WITHOUT_SEQUENCE:
                 highest = f"(SELECT coalesce(max(id), 1) FROM {table})"
                 cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {highest})")
 
