@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 
-.PHONY: setup run test test-database lint check fmt lock bench crash clean
+.PHONY: setup run test test-database lint check fmt lock bench crash screenshots clean
 
 setup: $(VENV)/ready
 
@@ -51,6 +51,11 @@ ROUNDS   ?= 50
 DATABASE ?= sqlite
 crash: setup
 	$(BIN)/python -m tests.acceptance.crash --rounds $(ROUNDS) --database $(DATABASE)
+
+# Every page with demo data, as a set that fits into the repository; all of it: python -m tests.web.screenshots FOLDER --all
+screenshots: setup
+	rm -rf docs/screenshots
+	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles

@@ -246,6 +246,7 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
+        "httpx2": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},  # its INFO lines contain request URLs, and Telegram's contain the token
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "daphne": {"level": "WARNING"},

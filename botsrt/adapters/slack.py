@@ -184,7 +184,12 @@ class Adapter(BaseAdapter):
             default="socket",
             choices=("socket", "events"),
         ),
-        Option(name="api_base_url", help="Where Slack is; the API is under /api/.", default="https://slack.com"),
+        Option(
+            name="api_base_url",
+            help="Where Slack is; the API is under /api/.",
+            default="https://slack.com",
+            is_guarded=True,
+        ),
     )
     credentials: ClassVar[tuple[Option, ...]] = (
         Option(name="bot_token", help="Bot token, xoxb-…; Slack: OAuth & Permissions.", is_required=True),

@@ -153,12 +153,15 @@ class Adapter(BaseAdapter):
             choices=("polling", "webhook"),
         ),
         Option(
-            name="webhook_url", help="This site's public address, such as https://bots.example.org; for mode=webhook."
+            name="webhook_url",
+            help="This site's public address, such as https://bots.example.org; for mode=webhook.",
+            is_guarded=True,
         ),
         Option(
             name="api_base_url",
             help="Where the Bot API is: Telegram's own, a local Bot API server, or a test server.",
             default="https://api.telegram.org",
+            is_guarded=True,
         ),
     )
     credentials: ClassVar[tuple[Option, ...]] = (

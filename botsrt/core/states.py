@@ -82,6 +82,31 @@ class DLQReason(StrEnum):
     UNREADABLE = "unreadable"  # the platform's update could not be read
 
 
+class BulkVerb(StrEnum):
+    """What one bulk operation does to each of its rows."""
+
+    RETRY = "retry"  # DLQ items
+    DISCARD = "discard"  # DLQ items
+    REPLAY = "replay"  # journal entries
+    ARRIVED = "arrived"  # outgoing messages, like the two that follow
+    AGAIN = "again"
+    DROP = "drop"
+
+
+class BulkState(StrEnum):
+    RUNNING = "running"  # some of its rows wait
+    STOPPED = "stopped"  # by staff, or because a step of a canary failed; the rest is left as it was
+    FINISHED = "finished"
+
+
+class BulkItemState(StrEnum):
+    """What a bulk operation did to one row."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    SKIPPED = "skipped"  # it was not possible (any more); the detail says why
+
+
 class OutboxState(StrEnum):
     """Where one part of an outgoing message stands."""
 

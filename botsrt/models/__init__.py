@@ -2,6 +2,7 @@
 
 from botsrt.models.audit import AuditEvent
 from botsrt.models.bots import AdapterState, AgentProfile, Bot
+from botsrt.models.bulk import BulkItem, BulkOperation
 from botsrt.models.dlq import DLQItem
 from botsrt.models.identity import Contact, IdentityLink, Person, PersonMerge
 from botsrt.models.journal import JournalEntry
@@ -17,6 +18,8 @@ __all__ = [
     "AuditEvent",
     "Bot",
     "BotSession",
+    "BulkItem",
+    "BulkOperation",
     "Contact",
     "DLQItem",
     "HistoryMessage",

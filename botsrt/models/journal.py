@@ -72,6 +72,9 @@ class JournalEntry(models.Model):
             models.Index(fields=["completed_at", "id"], condition=_in(EntryState.DISCARDED), name="journal_discarded"),
             models.Index(fields=["id"], condition=_in(EntryState.HELD), name="journal_held"),
             models.Index(fields=["id"], condition=_in(EntryState.DEAD), name="journal_dead"),
+            # What waits in a conversation in which thousands were answered. Written only when an entry gets there.
+            models.Index(fields=["session"], condition=_in(EntryState.HELD), name="journal_held_session"),
+            models.Index(fields=["session"], condition=_in(EntryState.DEAD), name="journal_dead_session"),
         ]
 
     def __str__(self) -> str:

@@ -90,6 +90,7 @@ class HistoryMessage(models.Model):
         ]
         indexes = [
             models.Index(fields=["session", "id"], name="history_session"),
+            models.Index(fields=["session", "created_at"], name="history_time"),  # jumps to a date
             models.Index(fields=["entry"], name="history_entry", condition=models.Q(entry__isnull=False)),
         ]
 

@@ -69,15 +69,15 @@ def agent_options(kind: str) -> tuple[Option, ...]:
     return agent_registry.agent_class(kind, conf.load().agent_packages).settings
 
 
-def check_agent(name: str, kind: str, settings: Mapping[str, str]) -> None:
-    """Make the agent once.
+def check_agent(name: str, kind: str, settings: Mapping[str, str]) -> str:
+    """Make the agent once. Returns what keeps it from running in this process's environment; empty: nothing.
 
     Raises:
         InvalidInput: there is no such kind.
         ConfigurationError: its settings cannot work.
     """
     config = AgentConfig(name=name, kind=kind, settings=settings)
-    agent_registry.agent_class(kind, conf.load().agent_packages)(config)
+    return agent_registry.agent_class(kind, conf.load().agent_packages)(config).obstacle()
 
 
 def check(config: BotConfig) -> None:

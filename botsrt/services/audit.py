@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,32 +32,4 @@ def record(
         reason=reason,
         before=dict(before or {}),
         after=dict(after or {}),
-    )
-
-
-def record_many(
-    *,
-    actor: Actor,
-    verb: str,
-    object_kind: str,
-    object_ids: Iterable[object],
-    now: datetime,
-    reason: str = "",
-    before: Mapping[str, Any] | None = None,
-    after: Mapping[str, Any] | None = None,
-) -> None:
-    """Append one event for each of several objects to which the same was done."""
-    AuditEvent.objects.bulk_create(
-        AuditEvent(
-            at=now,
-            actor=actor.name,
-            address=actor.address,
-            verb=verb,
-            object_kind=object_kind,
-            object_id=str(object_id),
-            reason=reason,
-            before=dict(before or {}),
-            after=dict(after or {}),
-        )
-        for object_id in object_ids
     )

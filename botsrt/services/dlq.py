@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import QuerySet
 
 from botsrt.core import redact
 from botsrt.core.actors import SYSTEM, Actor
@@ -134,67 +133,6 @@ def retry(*, item_id: int, actor: Actor, reason: str = "", edited_text: str | No
         news.changed("dlq", [item_id])
 
 
-def retry_many(*, item_ids: Collection[int], actor: Actor, reason: str = "", now: datetime) -> int:
-    """Run the entries of those of these items again that are open and readable. Returns how many.
-
-    Others are passed over: somebody else was first, or there is nothing to run.
-    """
-    with transaction.atomic():
-        items = _open_items(item_ids).exclude(entry__kind=EventKind.UNREADABLE)
-        pairs = list(items.values_list("pk", "entry_id"))
-        DLQItem.objects.filter(pk__in=[pk for pk, _ in pairs]).update(state=DLQState.RETRYING, snoozed_until=None)
-        rows = JournalEntry.objects.filter(pk__in=[entry_id for _, entry_id in pairs], state=EntryState.DEAD)
-        entries.requeue(rows, trigger=Trigger.RETRY, mode=RunMode.SEND, actor=actor, reason=reason, now=now)
-        _record_many("dlq.retry", pairs, DLQState.RETRYING, actor=actor, reason=reason, now=now)
-        return len(pairs)
-
-
-def discard_many(*, item_ids: Collection[int], actor: Actor, reason: str, now: datetime) -> int:
-    """Give those of these items up that are open. Each can be taken back for 30 days. Returns how many.
-
-    Raises:
-        InvalidInput: no reason was given.
-    """
-    _check_reason(reason)
-    with transaction.atomic():
-        pairs = list(_open_items(item_ids).values_list("pk", "entry_id"))
-        DLQItem.objects.filter(pk__in=[pk for pk, _ in pairs]).update(
-            state=DLQState.DISCARDED, closed_at=now, closed_by=actor.name, close_reason=reason
-        )
-        JournalEntry.objects.filter(pk__in=[entry_id for _, entry_id in pairs], state=EntryState.DEAD).update(
-            state=EntryState.DISCARDED, outcome=Outcome.DISCARDED, outcome_reason=reason, completed_at=now
-        )
-        _record_many("dlq.discard", pairs, DLQState.DISCARDED, actor=actor, reason=reason, now=now)
-        news.changed("journal")
-        return len(pairs)
-
-
-def _open_items(item_ids: Collection[int]) -> QuerySet[DLQItem]:
-    """Those that are open, locked where the database can, so that nobody changes them between reading and writing."""
-    return DLQItem.objects.select_for_update().filter(pk__in=item_ids, state=DLQState.OPEN).order_by("pk")
-
-
-def _record_many(
-    verb: str, pairs: Collection[tuple[int, int]], state: DLQState, *, actor: Actor, reason: str, now: datetime
-) -> None:
-    audit.record_many(
-        actor=actor,
-        verb=verb,
-        object_kind="dlq",
-        object_ids=[pk for pk, _ in pairs],
-        reason=reason,
-        before={"state": DLQState.OPEN},
-        after={"state": state},
-        now=now,
-    )
-    news.changed("dlq", [pk for pk, _ in pairs])
-
-
-def _check_reason(reason: str) -> None:
-    if not reason.strip():
-        raise InvalidInput("reason", "say why the message is given up.")
-
-
 def discard(*, item_id: int, actor: Actor, reason: str, now: datetime) -> None:
     """Give an open item up. Can be taken back for 30 days.
 
@@ -203,7 +141,8 @@ def discard(*, item_id: int, actor: Actor, reason: str, now: datetime) -> None:
         InvalidInput: no reason was given.
         Conflict: the item is not open any more.
     """
-    _check_reason(reason)
+    if not reason.strip():
+        raise InvalidInput("reason", "say why the message is given up.")
     with transaction.atomic():
         item = _item(item_id)
         if not DLQItem.objects.filter(pk=item_id, state=DLQState.OPEN).update(

@@ -26,7 +26,7 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import storable
 from botsrt.models import BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import audit, lanes, nudge, turns
+from botsrt.services import audit, lanes, news, nudge, turns
 
 #: ``outcome_reason`` of an entry that staff answered.
 BY_STAFF = "answered_by_staff"
@@ -88,6 +88,7 @@ def hand_to(
             now=now,
         )
         nudge.journal()
+        news.changed("people", [session.pk])
 
 
 _NAMES = {Handler.BOT: "the bot", Handler.HUMAN: "a human", Handler.PAUSED: "nobody: the bot is paused"}
@@ -194,6 +195,7 @@ def reply(
             now=now,
         )
         nudge.outbox()
+        news.changed("people", [session.pk])
         return True
 
 
@@ -234,8 +236,9 @@ def note(*, session_id: str, text: str, actor: Actor, now: datetime) -> None:
     if not text.strip():
         raise InvalidInput("text", "write something to keep.")
     with transaction.atomic():
+        session = _session(session_id)
         HistoryMessage.objects.create(
-            session=_session(session_id),
+            session=session,
             role=Role.SYSTEM,
             kind=HistoryKind.NOTE,
             text=storable(text),
@@ -243,6 +246,7 @@ def note(*, session_id: str, text: str, actor: Actor, now: datetime) -> None:
             created_at=now,
         )
         audit.record(actor=actor, verb="sessions.note", object_kind="session", object_id=session_id, now=now)
+        news.changed("people", [session.pk])
 
 
 def _locked(session_id: str) -> BotSession:

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from django.db import models
 
-from botsrt.core.states import DLQState, EntryState, PairingState
-from botsrt.models import DLQItem, JournalEntry, Pairing, Turn, WrongCodes
+from botsrt.core.states import BulkState, DLQState, EntryState, PairingState
+from botsrt.models import BulkOperation, DLQItem, JournalEntry, Pairing, Turn, WrongCodes
 
 #: Rows removed in one transaction, so that the hot path never waits long for the write lock.
 CHUNK = 200
@@ -27,6 +27,7 @@ class Report:
     entries_removed: int
     dlq_items_removed: int
     pairings_removed: int
+    operations_removed: int
     is_journal_full: bool  # more unfinished entries than the journal should hold
 
 
@@ -35,6 +36,9 @@ def run(*, now: datetime, max_size: int, ttl: timedelta, dlq_max_size: int, dlq_
     items = _remove_closed_items(now - dlq_ttl, keep=dlq_max_size)
     entries = _remove_ended_entries(now - ttl, keep=max_size)
     pairings = _remove_old_pairings(now - ttl)
+    operations = _remove(
+        BulkOperation, BulkOperation.objects.exclude(state=BulkState.RUNNING).filter(moved_at__lte=now - ttl)
+    )
     WrongCodes.objects.filter(last_at__lte=now - _FORGET_WRONG_CODES).delete()
     unfinished = JournalEntry.objects.exclude(state__in=(EntryState.COMPLETED, EntryState.DISCARDED)).count()
     if unfinished > max_size:
@@ -43,6 +47,7 @@ def run(*, now: datetime, max_size: int, ttl: timedelta, dlq_max_size: int, dlq_
         entries_removed=entries,
         dlq_items_removed=items,
         pairings_removed=pairings,
+        operations_removed=operations,
         is_journal_full=unfinished > max_size,
     )
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from botsrt import conf
@@ -271,12 +271,16 @@ def _person(unified_user_id: str, *, now: datetime) -> Person:
     return person
 
 
+#: Messages of one side of a link that are counted: an agent sees far fewer at a time.
+MAX_COUNTED = 10_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
     """What one side of a link has said."""
 
     contacts: tuple[str, ...]
-    messages: int  # that an agent may see
+    messages: int  # that an agent may see; more than MAX_COUNTED are not counted
     first_at: datetime | None
     last_at: datetime | None
 
@@ -302,14 +306,19 @@ def preview(*, platform: str, user_id: str, unified_user_id: str) -> Preview:
 
 
 def _side(contact_ids: Collection[int]) -> Side:
-    said = HistoryMessage.objects.filter(session__contact__in=contact_ids, kind__in=HistoryKind.for_agents())
-    sums = said.aggregate(count=Count("id"), first=Min("created_at"), last=Max("created_at"))
+    sessions = BotSession.objects.filter(contact__in=contact_ids)
+    said = HistoryMessage.objects.filter(kind__in=HistoryKind.for_agents())
+    together = said.filter(session__in=list(sessions.values_list("pk", flat=True)))
+    ends: list[datetime] = []
+    for session in sessions:  # each by its index: together they would have to be sorted
+        times = said.filter(session=session).values_list("created_at", flat=True)
+        ends += [*times.order_by("id")[:1], *times.order_by("-id")[:1]]
     contacts = Contact.objects.filter(pk__in=contact_ids).order_by("pk")
     return Side(
         contacts=tuple(str(contact) for contact in contacts),
-        messages=sums["count"],
-        first_at=sums["first"],
-        last_at=sums["last"],
+        messages=together.values("pk")[:MAX_COUNTED].count(),
+        first_at=min(ends, default=None),
+        last_at=max(ends, default=None),
     )
 
 

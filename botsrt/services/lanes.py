@@ -13,9 +13,9 @@ from datetime import datetime
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet
 
-from botsrt.core.states import EntryState, SessionScope, TurnState
+from botsrt.core.states import EntryState, Handler, SessionScope, TurnState
 from botsrt.models import BotSession, JournalEntry, Turn
-from botsrt.services import nudge
+from botsrt.services import news, nudge
 
 
 def move(*, contact_ids: Collection[int], lane: str, now: datetime) -> None:
@@ -41,7 +41,29 @@ def move(*, contact_ids: Collection[int], lane: str, now: datetime) -> None:
         for turn_id in running.filter(session__in=moving).values_list("id", flat=True):
             if not _take_along(turn_id, lane):
                 hand_back(running.filter(id=turn_id), now=now)
+        agree(lane=lane, now=now)
         nudge.journal()
+        news.changed("people", moving)
+
+
+def agree(*, lane: str, now: datetime) -> None:
+    """Who has one conversation of a person has them all.
+
+    Where sessions of ``lane`` differ, a human comes before a pause, and a pause before the bot, whose turn is handed
+    back.
+    """
+    together = BotSession.objects.filter(lane=lane)
+    holders = {row.handler: row for row in together.exclude(handler=Handler.BOT).order_by("handler_since")}
+    holder = holders.get(Handler.HUMAN) or holders.get(Handler.PAUSED)
+    if holder is None:
+        return
+    if together.exclude(handler=holder.handler).update(
+        handler=holder.handler,
+        handler_by=holder.handler_by,
+        handler_since=holder.handler_since,
+        epoch=F("epoch") + 1,
+    ):
+        hand_back(Turn.objects.filter(lane=lane, state=TurnState.RUNNING), now=now)
 
 
 def hand_back(running: QuerySet[Turn], *, now: datetime) -> int:

@@ -14,6 +14,7 @@ from botsrt.core.errors import InvalidInput, NotFound
 from botsrt.core.states import HistoryKind, Role, SessionScope
 from botsrt.core.text import storable, storable_json
 from botsrt.models import BotSession, HistoryMessage
+from botsrt.services import news
 
 #: Widest label and key, in characters; the widths of the columns.
 _MAX_LABEL_CHARS = 60
@@ -67,6 +68,7 @@ def append(
                 mirror_key=storable(idempotency_key) or str(uuid.uuid4()),
                 created_at=now,
             )
+            news.changed("people", [session_pk])
     except IntegrityError:
         return False
     return True

@@ -16,8 +16,8 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 
-Topic = Literal["journal", "dlq", "outbox", "bots", "pairings", "people"]
-TOPICS: tuple[Topic, ...] = ("journal", "dlq", "outbox", "bots", "pairings", "people")
+Topic = Literal["journal", "dlq", "outbox", "bots", "pairings", "people", "operations"]
+TOPICS: tuple[Topic, ...] = ("journal", "dlq", "outbox", "bots", "pairings", "people", "operations")
 
 #: Ids in one event; a page that is told of so many fetches everything anyway.
 MAX_IDS = 100

@@ -6,12 +6,12 @@ Linked contacts have one conversation: the sessions of one lane are read togethe
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Subquery
+from django.db.models import Q
 
 from botsrt.core import keys
 from botsrt.core.messages import InboundMessage
@@ -23,6 +23,13 @@ from botsrt.services import identity, lanes
 
 #: After everything that the turn itself wrote.
 _DIVIDER_ORDINAL = 1_000
+
+
+def said_with(accounts: Collection[str]) -> Q:
+    """The messages of the history that belong to these bots: by their route; what has none, such as a note, belongs to
+    the bot with which its session began."""
+    names = sorted(accounts)
+    return Q(route__account__in=names) | Q(route__account__isnull=True, session__account__in=names)
 
 
 def for_message(*, message: InboundMessage, contact: Contact, now: datetime) -> BotSession:
@@ -56,15 +63,13 @@ def _direct(*, message: InboundMessage, contact: Contact, fields: Mapping[str, A
     session_id = keys.direct_session_id(message.platform, message.sender.user_id)
     session = BotSession.objects.filter(session_id=session_id).first()
     if session is None:
-        session, _ = BotSession.objects.get_or_create(
+        lane = identity.lane_of(contact)
+        session, is_new = BotSession.objects.get_or_create(
             session_id=session_id,
-            defaults={
-                **fields,
-                "scope": SessionScope.PER_USER,
-                "contact": contact,
-                "lane": identity.lane_of(contact),
-            },
+            defaults={**fields, "scope": SessionScope.PER_USER, "contact": contact, "lane": lane},
         )
+        if is_new and lane != session_id:  # of somebody who is linked already
+            lanes.agree(lane=lane, now=now)
     elif identity.external() is not None and (lane := identity.lane_of(contact)) != session.lane:
         lanes.move(contact_ids=[contact.pk], lane=lane, now=now)
         session.lane = lane
@@ -115,22 +120,25 @@ def _latest(starts: Mapping[int, int], max_messages: int) -> list[tuple[int, str
     return rows
 
 
+#: The sessions of one lane, each with where it begins and where the link of its contact does. One statement: with the
+#: ORM it would be two, and building them would take longer than running them.
+_OF_ONE_LANE = """SELECT session.id, session.lane, session.context_start, link.context_start
+    FROM botsrt_botsession AS session
+    LEFT JOIN botsrt_contact AS contact ON contact.id = session.contact_id
+    LEFT JOIN botsrt_identitylink AS link
+        ON link.contact_id = coalesce(contact.alias_of_id, contact.id) AND link.unlinked_at IS NULL
+    WHERE session.lane = (SELECT lane FROM botsrt_botsession WHERE id = %s)"""
+
+
 def _starts(session_pk: int) -> dict[int, int]:
     """The sessions that are read together with this one → the history id after which each begins."""
-    lane = BotSession.objects.filter(pk=session_pk).values("lane")
-    together = BotSession.objects.filter(lane=Subquery(lane))  # a group's lane is its own
-    starts: dict[int, int] = {}
-    roots: dict[int, int | None] = {}
-    rows = together.values_list("pk", "lane", "context_start", "contact", "contact__alias_of")
-    for pk, its_lane, start, contact, alias_of in rows:
-        starts[pk] = start
-        if keys.is_person_lane(its_lane):
-            roots[pk] = alias_of or contact
-    if roots:
-        links = IdentityLink.objects.filter(identity.ACTIVE, contact__in=roots.values())
-        linked = dict(links.values_list("contact", "context_start"))
-        starts = {pk: max(start, linked.get(roots[pk] or 0, 0)) for pk, start in starts.items()}
-    return starts
+    with connection.cursor() as cursor:
+        cursor.execute(_OF_ONE_LANE, [session_pk])  # a group's lane is its own
+        rows: list[tuple[int, str, int, int | None]] = cursor.fetchall()
+    return {
+        pk: max(start, linked_start or 0) if keys.is_person_lane(lane) else start
+        for pk, lane, start, linked_start in rows
+    }
 
 
 def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None:

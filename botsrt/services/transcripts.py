@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,16 +15,21 @@ from botsrt.core import redact
 from botsrt.core.actors import Actor
 from botsrt.core.errors import InvalidInput, NotFound
 from botsrt.core.states import HistoryKind
+from botsrt.core.text import one_line
 from botsrt.models import BotSession, HistoryMessage
-from botsrt.services import audit
+from botsrt.services import audit, sessions
 
 FORMATS = ("jsonl", "csv", "markdown")
 
 #: Rows read at a time, so that a transcript of any length needs little memory.
-_CHUNK = 1_000
+_CHUNK = 500
 
-#: A spreadsheet takes a cell that begins like this for a formula. Source: OWASP, CSV injection.
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
+#: A spreadsheet takes a cell that begins like this for a formula; the last four are the wide forms of East Asian
+#: keyboards. Source: OWASP, CSV injection.
+_FORMULA = re.compile(r"^[=+\-@\t\r\n＝＋－＠]")
+
+#: Whatever Markdown could take for more than a character of a name; a link needs no brackets in some dialects.
+_MARKUP = re.compile(r"([!-/:-@\[-`{-~])")
 
 #: Addresses and numbers that lead to a human.
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+|\+?\d[\d\s()/-]{6,}\d")
@@ -32,12 +38,20 @@ _FIELDS = ("at", "platform", "session", "who", "role", "kind", "source", "text")
 
 
 def export(
-    *, session_id: str, file_format: str, is_redacted: bool, actor: Actor, reason: str = "", now: datetime
+    *,
+    session_id: str,
+    file_format: str,
+    is_redacted: bool,
+    accounts: Collection[str] | None = None,
+    actor: Actor,
+    reason: str = "",
+    now: datetime,
 ) -> Iterator[str]:
     """The whole conversation that the session belongs to, oldest first, in pieces.
 
     Args:
         is_redacted: names, addresses and numbers are left out, and so are notes of staff.
+        accounts: only what was said with these bots; None: everything.
 
     Raises:
         NotFound: there is no such session.
@@ -54,22 +68,35 @@ def export(
         object_kind="session",
         object_id=session_id,
         reason=reason,
-        after={"format": file_format, "redacted": is_redacted},
+        after={"format": file_format, "redacted": is_redacted}
+        | ({} if accounts is None else {"bots": sorted(accounts)}),
         now=now,
     )
-    rows = _rows(session.lane, is_redacted=is_redacted)
+    rows = _rows(session.lane, is_redacted=is_redacted, accounts=accounts)
     return {"jsonl": _jsonl, "csv": _csv, "markdown": _markdown}[file_format](rows)
 
 
-def _rows(lane: str, *, is_redacted: bool) -> Iterator[dict[str, Any]]:
+def _rows(lane: str, *, is_redacted: bool, accounts: Collection[str] | None) -> Iterator[dict[str, Any]]:
+    together = [
+        _said(session, is_redacted=is_redacted, accounts=accounts) for session in BotSession.objects.filter(lane=lane)
+    ]
+    for message in heapq.merge(*together, key=lambda message: message.pk):
+        yield _row(message, is_redacted=is_redacted)
+
+
+def _said(session: BotSession, *, is_redacted: bool, accounts: Collection[str] | None) -> Iterator[HistoryMessage]:
+    """What was said in one session, piece by piece from its index: a lane's would have to be sorted first."""
     last = 0
-    messages = HistoryMessage.objects.filter(session__lane=lane).select_related("session").order_by("id")
+    messages = HistoryMessage.objects.filter(session=session).order_by("id")
+    if accounts is not None:
+        messages = messages.filter(sessions.said_with(accounts))
     if is_redacted:
         messages = messages.exclude(kind=HistoryKind.NOTE)
     while chunk := list(messages.filter(id__gt=last)[:_CHUNK]):
         last = chunk[-1].pk
         for message in chunk:
-            yield _row(message, is_redacted=is_redacted)
+            message.session = session
+            yield message
 
 
 def _row(message: HistoryMessage, *, is_redacted: bool) -> dict[str, Any]:
@@ -114,4 +141,4 @@ def _markdown(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>-])", r"\\\1", name)
+    return _MARKUP.sub(r"\\\1", one_line(name))

@@ -7,11 +7,12 @@ the staff may do everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from channels.auth import get_user
@@ -21,6 +22,8 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import user_passes_test
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import resolve
 
@@ -28,6 +31,8 @@ from botsrt.core.actors import Actor
 from praisonweb.dashboard import client, second_factor
 
 type_of_user = AbstractBaseUser | AnonymousUser | None
+
+Model = TypeVar("Model", bound=models.Model)
 
 
 class Act(StrEnum):
@@ -166,6 +171,82 @@ def actor(request: HttpRequest) -> Actor:
     return Actor(name=request.user.get_username()[:150], address=client.address(request))
 
 
+# -- limits: which bots somebody sees ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The bots that somebody sees. What belongs to others is, for them, not there."""
+
+    accounts: frozenset[str] | None  # None: all
+    name: str = ""  # whose it is; what somebody began is theirs
+
+    @property
+    def is_limited(self) -> bool:
+        return self.accounts is not None
+
+    def allows(self, account: str) -> bool:
+        return self.accounts is None or account in self.accounts
+
+    def rows(self, queryset: QuerySet[Model], field: str = "account") -> QuerySet[Model]:
+        """Those of the rows that belong to these bots."""
+        return queryset if self.accounts is None else queryset.filter(**{f"{field}__in": sorted(self.accounts)})
+
+    def among(self, queryset: QuerySet[Model], ids: Sequence[int]) -> list[int]:
+        """Those of the ids that belong to these bots, in their order."""
+        if self.accounts is None or not ids:
+            return list(ids)
+        known = set(self.rows(queryset).filter(pk__in=ids).values_list("pk", flat=True))
+        return [pk for pk in ids if pk in known]
+
+
+#: Of superusers, of those who manage users, and of everybody who is not limited.
+ALL_BOTS = Scope(accounts=None)
+
+
+def scope(user: type_of_user) -> Scope:
+    """The bots that ``user`` sees. Asked once for each object ``user``, which is: once a request."""
+    if not isinstance(user, User) or not is_staff(user):
+        return Scope(accounts=frozenset())
+    known: Scope | None = getattr(user, "_scope", None)
+    if known is None:
+        known = user._scope = _scope(user)  # type: ignore[attr-defined]
+    return known
+
+
+async def ascope(user: type_of_user) -> Scope:
+    """``scope``, for coroutines."""
+    return await sync_to_async(scope)(user)
+
+
+def _scope(user: User) -> Scope:
+    if may(user, Act.USERS):
+        return ALL_BOTS
+    accounts = frozenset(limits_of(user))
+    return Scope(accounts=accounts or None, name=user.get_username()[:150])
+
+
+def limits_of(user: User) -> list[str]:
+    """The bots that an administrator limited ``user`` to; empty: none."""
+    return sorted(user.bot_limits.values_list("account", flat=True))
+
+
+def why_limited(user: type_of_user) -> str:
+    """Why ``user`` may not see what is about all bots, as a sentence for them; empty where they may."""
+    accounts = scope(user).accounts
+    if accounts is None:
+        return ""
+    return (
+        f"This is about all bots, and your account is limited to {', '.join(sorted(accounts))}. Ask an administrator."
+    )
+
+
+def is_about_all_bots(url: str) -> bool:
+    """Whether the page at this address of ours is closed to those who are limited to some bots."""
+    found = resolve(url)
+    return "admin" in found.app_names or getattr(found.func, "is_about_all_bots", False)
+
+
 # -- borders ----
 
 
@@ -198,6 +279,22 @@ def demand(user: type_of_user, act: Act) -> None:
 
 def _must_be_allowed(user: AbstractBaseUser | AnonymousUser, *, act: Act) -> bool:
     demand(user, act)
+    return True
+
+
+def all_bots(view: Any) -> Any:
+    """Decorator of a view about all bots at once: who is limited to some gets the page for 403, and why.
+
+    Put it below ``requires``, so that everybody else is told of the role first.
+    """
+    guarded = user_passes_test(_must_see_all)(view)
+    guarded.is_about_all_bots = True
+    return guarded
+
+
+def _must_see_all(user: AbstractBaseUser | AnonymousUser) -> bool:
+    if reason := why_limited(user):
+        raise PermissionDenied(reason)
     return True
 
 

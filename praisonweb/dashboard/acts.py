@@ -7,7 +7,7 @@ then says is what the pages show. An act that comes too late answers 409 and say
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,16 +98,6 @@ def back_of(request: HttpRequest, default: str) -> str:
     wanted = request.POST.get("back") or request.GET.get("back") or ""
     is_ours = url_has_allowed_host_and_scheme(wanted, allowed_hosts=None) and wanted.startswith("/")
     return wanted if is_ours and len(wanted) <= 2_000 else default
-
-
-def said_of(verb: str, *, done: int, failed: Iterable[str]) -> str:
-    """ "Replayed 3 messages. 1 was skipped: …" """
-    problems = list(failed)
-    text = f"{verb} {counted(done, 'message')}."
-    if problems:
-        was = "was" if len(problems) == 1 else "were"
-        text += f" {len(problems)} {was} skipped: {' '.join(problems[:3])}{' …' if len(problems) > 3 else ''}"
-    return text
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

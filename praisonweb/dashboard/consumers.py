@@ -3,11 +3,14 @@
 "Try it" hears ``{"id", "text"}`` and says, each with a ``type``: ``received`` (stored; only now may the page say so),
 ``message`` and ``typing`` of the bot, ``error`` with a code, words and the message's id where it has one. The page
 reads the conversation itself over HTTP: what is said here only tells it when. A page of lists is told ``changed``: ids.
+The page of a conversation says ``{"type": "sign", "doing"}`` and hears of each ``colleague`` who does.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -19,12 +22,17 @@ from botsrt.core.errors import BotsError, InvalidInput, NotFound, StorageUnavail
 from botsrt.core.keys import group_name
 from botsrt.runtime.db import database
 from botsrt.services import news
-from praisonweb.dashboard import access, webchat
+from praisonweb.dashboard import access, presence, webchat
 from praisonweb.dashboard.access import Act
-from praisonweb.dashboard.queries import try_it
+from praisonweb.dashboard.paging import MAX_ID_CHARS
+from praisonweb.dashboard.queries import people, try_it
 
 #: Longest frame, in characters: the longest text with every character escaped, and a little more.
 MAX_FRAME_CHARS = 6 * webchat.MAX_TEXT_CHARS + 1_000
+
+#: A page of lists asks the database again whether its person may know, at most this often, in seconds. For so long can
+#: it hear ids after a sign-out or the loss of a right: asked at each event, 200 pages would ask 800 times a second.
+RECHECK_SECONDS = 10.0
 
 #: Close codes that the page understands (RFC 6455 leaves 4000 to 4999 to us).
 SIGNED_OUT = 4403
@@ -38,7 +46,8 @@ class TryConsumer(AsyncWebsocketConsumer):
         self.account: str = self.scope["url_route"]["kwargs"]["account"]
         self.group = ""
         user = await self._staff()
-        if user is None or not await database().call(try_it.takes_messages, account=self.account):
+        scope = await access.ascope(user)
+        if user is None or not await database().call(try_it.takes_messages, account=self.account, scope=scope):
             await self.close()  # before it is accepted: the handshake fails with 403
             return
         self.group = group_name(self.account, webchat.user_id(user))
@@ -91,40 +100,90 @@ class TryConsumer(AsyncWebsocketConsumer):
         await self._tell(answer)
 
     async def _staff(self) -> User | None:
-        return await access.staff_behind(self.scope, Act.TRY)
+        user = await access.staff_behind(self.scope, Act.TRY)
+        return user if (await access.ascope(user)).allows(self.account) else None
 
     async def _tell(self, event: Mapping[str, Any]) -> None:
         await self.send(text_data=json.dumps(event))
 
 
 class LiveConsumer(AsyncWebsocketConsumer):
-    """One open page of lists. It is told which rows changed, by id; what they say now it fetches, as everybody does."""
+    """One open page. It is told which rows changed, by id; what they say now it fetches, as everybody does.
+
+    The page of a conversation is told besides who else has it open, and says so of its own person.
+    """
 
     async def connect(self) -> None:
         self.groups_joined: list[str] = []
-        if await access.staff_behind(self.scope) is None:
+        self.conversation: int | None = None
+        self.signed_at: dict[str, float] = {}
+        user = await access.staff_behind(self.scope)
+        if user is None:
             await self.close()  # before it is accepted: the handshake fails with 403
             return
-        wanted = parse_qs(self.scope["query_string"].decode("latin-1")[:200]).get("topics", [""])[0].split(",")
+        self.checked_at = time.monotonic()
+        self.limits = await access.ascope(user)
+        wanted = parse_qs(self.scope["query_string"].decode("latin-1")[:200])
+        topics = wanted.get("topics", [""])[0].split(",")
         for topic in news.TOPICS:
-            if topic in wanted:
-                await self.channel_layer.group_add(news.group(topic), self.channel_name)
-                self.groups_joined.append(news.group(topic))
+            if topic in topics:
+                await self._join(news.group(topic))
+        talk = wanted.get("talk", [""])[0]
+        if talk.isascii() and talk.isdigit() and len(talk) <= MAX_ID_CHARS:
+            scope = await access.ascope(user)
+            self.conversation = await database().call(people.meeting_point, session_pk=int(talk), scope=scope)
+        if self.conversation is not None:
+            await self._join(presence.group(self.conversation))
         await self.accept()
+
+    async def _join(self, group: str) -> None:
+        await self.channel_layer.group_add(group, self.channel_name)
+        self.groups_joined.append(group)
 
     async def disconnect(self, code: int) -> None:
         for group in self.groups_joined:
             await self.channel_layer.group_discard(group, self.channel_name)
+        user = await access.staff_behind(self.scope) if self.signed_at else None
+        if self.conversation is not None and user is not None:
+            await presence.tell(self.conversation, user=user, doing=presence.GONE)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Pages have nothing to say here."""
+        """A sign of life from the page of a conversation. Pages have nothing else to say here."""
+        doing, now = presence.read(text_data), time.monotonic()
+        is_too_soon = now - self.signed_at.get(doing, -math.inf) < presence.MIN_APART_SECONDS
+        if not doing or self.conversation is None or is_too_soon:
+            return
+        self.signed_at[doing] = now
+        user = await access.staff_behind(self.scope, presence.SIGNS[doing])
+        if user is not None:
+            await presence.tell(self.conversation, user=user, doing=doing)
 
     async def rows_changed(self, event: dict[str, Any]) -> None:
-        """Rows changed; told only while the person may know."""
-        if await access.staff_behind(self.scope) is None:
+        """Rows changed; told only while the person may know, or could ``RECHECK_SECONDS`` ago."""
+        if not await self._may_know():
             await self.close(code=SIGNED_OUT)
-        else:
-            await self.send(text_data=json.dumps({**event, "type": "changed"}))
+            return
+        if event["topic"] == "bots":  # their ids are names
+            event = {**event, "ids": [account for account in event["ids"] if self.limits.allows(account)]}
+        await self.send(text_data=json.dumps({**event, "type": "changed"}))
+
+    async def _may_know(self) -> bool:
+        now = time.monotonic()
+        if now - self.checked_at < RECHECK_SECONDS:
+            return True
+        self.checked_at = now
+        user = await access.staff_behind(self.scope)
+        if user is not None:
+            self.limits = await access.ascope(user)
+        return user is not None
+
+    async def colleague_signed(self, event: dict[str, Any]) -> None:
+        """Somebody has the same conversation open; told to others only, and only while they may know."""
+        user = await access.staff_behind(self.scope)
+        if user is None:
+            await self.close(code=SIGNED_OUT)
+        elif user.pk != event["by"]:
+            await self.send(text_data=json.dumps({"type": "colleague", "who": event["who"], "doing": event["doing"]}))
 
 
 def _parsed(frame: str | None) -> Mapping[str, Any]:

@@ -1,17 +1,19 @@
 """Filters as one line of text in the address: ``state:dead bot:shop before:2h hello``.
 
-A token is ``key:value`` (``key:"two words"``); what is no token of the page is a free word. One key given twice means
-either value, except for properties (``has:``, ``is:``), which add up. A value that cannot be meant is a problem that
-the page shows; it is never silently ignored.
+A token is ``key:value`` (``key:"two words"``); everything else is a free word, and so is whatever is in quotes. One key
+given twice means either value, except for properties (``has:``, ``is:``), which add up. A key that the page does not
+know, or a value that cannot be meant, is a problem that the page shows; it is never silently ignored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
+
+from botsrt.core.text import storable
 
 #: Longest line that is read, in characters.
 MAX_CHARS = 500
@@ -43,22 +45,34 @@ class Token:
         return f"{self.key}:{self.value}"
 
 
+def _as_word(word: str) -> str:
+    """``word`` so that it is read as one word again, and not as a token."""
+    return f'"{word}"' if re.search(r"\s", word) or _is_token(word) else word
+
+
+def _is_token(text: str) -> bool:
+    """Whether ``text`` is meant as ``key:value``; an address of the web is not."""
+    piece = _PIECE.fullmatch(text)
+    return piece is not None and piece["key"] is not None and not (piece["plain"] or "").startswith("//")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What one line says."""
 
     tokens: tuple[Token, ...] = ()
     words: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()  # tokens that the page does not know, as they were written
     problems: tuple[str, ...] = ()
     times: Mapping[str, datetime] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.tokens or self.words)
+        return bool(self.tokens or self.words or self.unknown)
 
     @property
     def text(self) -> str:
         """The line again, tidied."""
-        return " ".join([*map(str, self.tokens), *self.words])
+        return " ".join([*map(str, self.tokens), *self.unknown, *map(_as_word, self.words)])
 
     def values(self, key: str) -> list[str]:
         return [token.value for token in self.tokens if token.key == key]
@@ -71,16 +85,20 @@ class Filters:
         token = Token(key=key, value=value)
         kept = tuple(other for other in self.tokens if other != token)
         tokens = kept if len(kept) < len(self.tokens) else (*self.tokens, token)
-        return address(Filters(tokens=tokens, words=self.words).text)
+        return address(replace(self, tokens=tokens).text)
 
     def without_word(self, word: str) -> str:
-        return address(Filters(tokens=self.tokens, words=tuple(other for other in self.words if other != word)).text)
+        return address(replace(self, words=tuple(other for other in self.words if other != word)).text)
+
+    def without_unknown(self, text: str) -> str:
+        return address(replace(self, unknown=tuple(other for other in self.unknown if other != text)).text)
 
     @property
     def chips(self) -> list[Chip]:
         """Each part of the filter, with the address without it."""
         tokens = [Chip(text=str(token), url=self.toggled(token.key, token.value)) for token in self.tokens]
-        return [*tokens, *(Chip(text=word, url=self.without_word(word)) for word in self.words)]
+        unknown = [Chip(text=text, url=self.without_unknown(text)) for text in self.unknown]
+        return [*tokens, *unknown, *(Chip(text=word, url=self.without_word(word)) for word in self.words)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +117,18 @@ def parse(text: str, *, keys: Sequence[Key], now: datetime) -> Filters:
     known = {key.name: key for key in keys}
     tokens: list[Token] = []
     words: list[str] = []
+    unknown: list[str] = []
     problems: list[str] = []
     times: dict[str, datetime] = {}
-    for piece in _PIECE.finditer(text[:MAX_CHARS]):
+    for piece in _PIECE.finditer(storable(text[:MAX_CHARS])):
         name = piece["key"]
         value = piece["quoted"] if piece["quoted"] is not None else piece["plain"]
+        if name not in known and _is_token(piece[0]):
+            unknown.append(piece[0])
+            problems.append(_no_such_filter(name, piece[0], known))
+            continue
         if name not in known:
-            words.append(piece["quoted"] if name is None and piece["quoted"] is not None else piece[0])
+            words.append(value if name is None else piece[0])
             continue
         token = Token(key=name, value=value)
         if token in tokens:
@@ -116,7 +139,13 @@ def parse(text: str, *, keys: Sequence[Key], now: datetime) -> Filters:
             times[name] = at
     if len(text) > MAX_CHARS:
         problems.append(f"Only the first {MAX_CHARS} characters of the filter were read.")
-    return Filters(tokens=tuple(tokens), words=tuple(filter(None, words)), problems=tuple(problems), times=times)
+    return Filters(
+        tokens=tuple(tokens),
+        words=tuple(filter(None, words)),
+        unknown=tuple(dict.fromkeys(unknown)),
+        problems=tuple(problems),
+        times=times,
+    )
 
 
 def moment(text: str, *, now: datetime) -> datetime | None:
@@ -128,6 +157,11 @@ def moment(text: str, *, now: datetime) -> datetime | None:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _no_such_filter(name: str, piece: str, known: Iterable[str]) -> str:
+    there_are, words = ", ".join(f"{key}:" for key in known), piece.replace('"', "")
+    return f'There is no filter {name}: here, only {there_are}. For the words themselves use quotes: "{words}".'
 
 
 def _problems(key: Key, value: str) -> Iterable[str]:

@@ -17,6 +17,9 @@ Model = TypeVar("Model", bound=models.Model)
 #: Rows on one page.
 PAGE_SIZE = 50
 
+#: Longest id that is looked for, in digits: what both databases can hold.
+MAX_ID_CHARS = 18
+
 #: Newest rows in which free words are looked for at a time; a page offers to go on from there.
 SEARCHED = 5_000
 
@@ -49,10 +52,11 @@ def page_of(rows: Sequence[Row], ids: Sequence[int], *, before: int | None, wind
 def window(rows: QuerySet[Model]) -> tuple[QuerySet[Model], int | None]:
     """The newest of ``rows``, for a search that would otherwise read them all, and where they end; None: these are
     all."""
-    ends = list(rows.order_by("-pk").values_list("pk", flat=True)[SEARCHED - 1 : SEARCHED + 1])
-    if len(ends) < 2:
+    newest = list(rows.order_by("-pk").values_list("pk", flat=True)[: SEARCHED + 1])
+    if len(newest) <= SEARCHED:
         return rows, None
-    return rows.filter(pk__gte=ends[0]), ends[0]
+    last = newest[SEARCHED - 1]
+    return rows.filter(pk__gte=last), last
 
 
 def before(request: HttpRequest) -> int | None:
@@ -61,18 +65,27 @@ def before(request: HttpRequest) -> int | None:
     Raises:
         Http404: it is no id.
     """
-    value = request.GET.get("before", "")
+    return row_id(request, "before")
+
+
+def row_id(request: HttpRequest, name: str) -> int | None:
+    """The id of a row in the address; None: it has none.
+
+    Raises:
+        Http404: it is no id.
+    """
+    value = request.GET.get(name, "")
     if not value:
         return None
-    if not value.isascii() or not value.isdigit() or len(value) > 18:
-        raise Http404(f"before: {value[:40]!r} is not the number of a row.")
+    if not value.isascii() or not value.isdigit() or len(value) > MAX_ID_CHARS:
+        raise Http404(f"{name}: {value[:40]!r} is not the number of a row.")
     return int(value)
 
 
 def row_ids(values: Sequence[str]) -> list[int]:
     """The ids in ``values`` (each one id, or several joined by commas), each once; what is no id is left out."""
     words = [word for value in values for word in value.split(",")]
-    ids = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) <= 18]
+    ids = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) <= MAX_ID_CHARS]
     return list(dict.fromkeys(ids))
 
 

@@ -39,13 +39,13 @@ def sudo_required(view: Callable[..., Any]) -> Callable[..., Any]:
         async def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if _holds(await request.session.aget(_KEY, 0)):
                 return await view(request, *args, **kwargs)
-            return _ask(request)
+            return ask(request)
 
     else:
 
         @wraps(view)
         def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            return view(request, *args, **kwargs) if is_on(request) else _ask(request)
+            return view(request, *args, **kwargs) if is_on(request) else ask(request)
 
     return asking
 
@@ -53,6 +53,19 @@ def sudo_required(view: Callable[..., Any]) -> Callable[..., Any]:
 def is_on(request: HttpRequest) -> bool:
     """Whether this session confirmed its password within the last ten minutes."""
     return _holds(request.session.get(_KEY, 0))
+
+
+def ask(request: HttpRequest) -> HttpResponse:
+    """Send the person to the page that asks for the password, and back. For one branch of a view; see ``is_on``."""
+    if request.method in _SAFE and "HX-Request" not in request.headers:
+        back = request.get_full_path()
+    else:
+        page = request.headers.get("HX-Current-URL") or request.headers.get("Referer") or ""
+        back = safe_target(request, page) or reverse("home")
+        if request.method not in _SAFE:
+            messages.warning(request, "Nothing was changed yet: confirm that it is you, then send the form again.")
+    url = f"{reverse('sudo')}?{urlencode({'next': back})}"
+    return HttpResponseClientRedirect(url) if "HX-Request" in request.headers else redirect(url)
 
 
 def start(request: HttpRequest) -> None:
@@ -73,15 +86,3 @@ def safe_target(request: HttpRequest, url: str) -> str:
 
 def _holds(until: int) -> bool:
     return time.time() < until
-
-
-def _ask(request: HttpRequest) -> HttpResponse:
-    if request.method in _SAFE and "HX-Request" not in request.headers:
-        back = request.get_full_path()
-    else:
-        page = request.headers.get("HX-Current-URL") or request.headers.get("Referer") or ""
-        back = safe_target(request, page) or reverse("home")
-        if request.method not in _SAFE:
-            messages.warning(request, "Nothing was changed yet: confirm that it is you, then send the form again.")
-    url = f"{reverse('sudo')}?{urlencode({'next': back})}"
-    return HttpResponseClientRedirect(url) if "HX-Request" in request.headers else redirect(url)

@@ -15,6 +15,7 @@ from botsrt.core.messages import InboundMessage, Sender
 from botsrt.runtime.db import database
 from botsrt.runtime.intake import Intake
 from botsrt.services import workers
+from praisonweb.dashboard import access
 from praisonweb.dashboard.queries import try_it
 
 PLATFORM = "web"
@@ -58,10 +59,11 @@ async def receive(draft: Draft, *, account: str, user: User) -> bool:
     """Store what ``user`` wrote to the bot. Returns after the commit; False: it was stored already.
 
     Raises:
-        NotFound: there is no enabled web bot of this name.
+        NotFound: there is no enabled web bot of this name that ``user`` sees.
         StorageUnavailable: not stored; the page should send it again.
     """
-    if not await database().call(try_it.takes_messages, account=account):
+    scope = await access.ascope(user)
+    if not await database().call(try_it.takes_messages, account=account, scope=scope):
         raise NotFound(f"The bot {account} does not exist, or is disabled.")
     is_new = await Intake(database(), platform=PLATFORM, account=account).receive(_message(draft, account, user))
     await database().call(

@@ -22,8 +22,15 @@ function act(key) {
   const found = bulk ?? (isOpen() ? document.querySelector(`#drawer ${selector}`) : null)
     ?? currentRow()?.querySelector(selector)
     ?? [...document.querySelectorAll(selector)].find((button) => !button.closest(".bulk, #drawer"));
-  found?.click();
+  if (found?.matches("summary")) write(found.parentElement);
+  else found?.click();
   return Boolean(found);
+}
+
+// What is folded away behind a summary, to be written in.
+function write(details) {
+  details.open = true;
+  details.querySelector("textarea, input:not([type=hidden])")?.focus();
 }
 
 function help() {
@@ -43,9 +50,10 @@ const KEYS = {
   "?": help,
   "/": () => {
     const field = document.querySelector("[data-search]");
+    if (!field) document.querySelector("[data-find]")?.click();
     field?.focus();
-    field?.select();
-    return Boolean(field);
+    field?.setSelectionRange(field.value.length, field.value.length);
+    return true;
   },
   j: () => { move(1); return true; },
   k: () => { move(-1); return true; },

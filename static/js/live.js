@@ -6,6 +6,7 @@ import { selectedCount } from "./lists.js";
 
 const TOGETHER_MS = 700; // events that come together cause one fetch
 const APART_MS = 2000; // a flood of events causes no more than one fetch in this time
+const REST = 10; // a slow server is asked less often: after a fetch of 1 s not before 10 s
 const BEAT_MS = 30000; // ages go on, and some things (a worker that fell silent) nobody announces
 const POLL_MS = 10000; // without a websocket, and for parts that say data-quick
 const MAX_WAIT_MS = 15000;
@@ -20,6 +21,7 @@ let hasFailed = false;
 let timer = 0;
 let isFetching = false;
 let lastAt = 0;
+let apartMs = APART_MS;
 
 function whyPaused() {
   if (selectedCount()) return "Updates paused while rows are selected";
@@ -51,30 +53,45 @@ export async function refreshAll() {
   }
   isFetching = true;
   isOutdated = false;
+  const beganAt = Date.now();
   const results = [];
   for (const part of parts()) results.push(await refresh(part));
   hasFailed = results.includes(false);
   isFetching = false;
   lastAt = Date.now();
+  apartMs = Math.min(Math.max(APART_MS, REST * (lastAt - beganAt)), BEAT_MS);
   say();
   if (isOutdated) soon();
 }
 
 function soon() {
   isOutdated = true;
-  clearTimeout(timer);
+  if (timer) return; // put off by each event, a flood would put it off for ever
   timer = setTimeout(() => {
+    timer = 0;
     if (document.hidden || whyPaused()) return say();
     refreshAll();
-  }, Math.max(TOGETHER_MS, lastAt + APART_MS - Date.now()));
+  }, Math.max(TOGETHER_MS, lastAt + apartMs - Date.now()));
 }
 
 // -- the websocket ----
 
 const lastFrom = new Map(); // process → number of its last event
 let failures = 0;
+let socket = null;
+
+export const isListening = () => isConnected;
+
+// Say something to the server, which is all it takes: what cannot be said now is not said later.
+export function tell(message) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+}
 
 function hear(event) {
+  if (event.type !== "changed") {
+    document.dispatchEvent(new CustomEvent("pw:heard", { detail: event }));
+    return;
+  }
   const last = lastFrom.get(event.from);
   lastFrom.set(event.from, event.number);
   const isGap = last !== undefined && event.number !== last + 1;
@@ -84,14 +101,16 @@ function hear(event) {
 function connect() {
   const address = new URL(`/ws/live/?topics=${topics().join(",")}`, location.href);
   address.protocol = address.protocol.replace("http", "ws");
-  const socket = new WebSocket(address);
+  const { talk } = document.getElementById("main").dataset;
+  if (talk) address.searchParams.set("talk", talk);
+  socket = new WebSocket(address);
   socket.onopen = () => {
-    const isAgain = failures > 0;
     failures = 0;
     isConnected = true;
     lastFrom.clear();
     say();
-    if (isAgain) soon();
+    document.dispatchEvent(new CustomEvent("pw:live"));
+    soon(); // something may have changed while nobody listened, on the page's way here too
   };
   socket.onmessage = (message) => hear(JSON.parse(message.data));
   socket.onclose = (event) => {

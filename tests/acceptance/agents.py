@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 from botsrt.core.ports import AgentRequest
 
@@ -30,3 +31,18 @@ async def telling(request: AgentRequest) -> str:
         await asyncio.sleep(20)
     shown = [f"{item.platform}>{item.text}" for item in request.history if item.role == "user"]
     return f"{request.text} <{' | '.join(shown)}> as {request.context.unified_user_id}"
+
+
+_answered = 0
+
+
+async def mended(request: AgentRequest) -> str:
+    """Fail until there is the file that MENDED names; then answer as many messages as it says, and hold the rest."""
+    global _answered
+    mended_file = Path(os.environ["MENDED"])
+    if not mended_file.exists():
+        raise LookupError("the order service does not answer")
+    while _answered >= int(mended_file.read_text()):
+        await asyncio.sleep(0.05)
+    _answered += 1
+    return f"{request.text}, at last"

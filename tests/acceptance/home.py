@@ -67,6 +67,7 @@ class Home:
             yield process
         except BaseException:
             process.kill()
+            await process.stop()
             raise
         await process.stop()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from botsrt.core.errors import Conflict, InvalidInput, NotFound, UnreadableUpdate
+from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.states import DLQState, EntryState, Outcome
 from botsrt.models import AuditEvent, DLQItem, HistoryMessage, JournalEntry, OutboxMessage
-from botsrt.services import dlq, journal
+from botsrt.services import dlq
 from tests.factories import ALICE, BOB, NOW, a_bot, claim_one, fail, finish, later, parked, send_all
 from tests.services.races import at_once
 
@@ -93,49 +93,6 @@ def test_notes_assignees_and_snoozes_are_kept_and_audited():
 def test_unknown_items_are_named():
     with pytest.raises(NotFound, match="no dead letter item 4711"):
         dlq.retry(item_id=4711, actor=ALICE, now=NOW)
-
-
-def test_many_are_retried_at_once_each_with_its_own_event():
-    one, two, three = parked("a"), parked("b"), parked("c")
-    dlq.discard(item_id=three.pk, actor=BOB, reason="spam", now=NOW)
-    ids = [one.pk, two.pk, three.pk, 999]
-    assert dlq.retry_many(item_ids=ids, actor=ALICE, reason="mended", now=NOW) == 2
-    assert sorted(DLQItem.objects.values_list("state", flat=True)) == ["discarded", "retrying", "retrying"]
-    assert JournalEntry.objects.filter(state=EntryState.PENDING, requested_by="alice").count() == 2
-    events = AuditEvent.objects.filter(verb="dlq.retry")
-    assert {(event.object_id, event.reason) for event in events} == {(str(one.pk), "mended"), (str(two.pk), "mended")}
-    assert dlq.retry_many(item_ids=ids, actor=BOB, now=NOW) == 0, "The second click finds nothing open."
-
-
-def test_what_was_never_readable_is_not_retried_with_the_others():
-    journal.receive_unreadable(
-        platform="web", account="shop", event_id="e", raw={}, error=UnreadableUpdate("x"), now=NOW, max_raw_bytes=10
-    )
-    item = DLQItem.objects.get()
-    assert dlq.retry_many(item_ids=[item.pk], actor=ALICE, now=NOW) == 0
-    assert dlq.discard_many(item_ids=[item.pk], actor=ALICE, reason="junk", now=NOW) == 1
-
-
-def test_many_are_discarded_with_a_reason_and_each_can_be_undone():
-    one, two = parked("a"), parked("b")
-    with pytest.raises(InvalidInput, match="reason"):
-        dlq.discard_many(item_ids=[one.pk], actor=ALICE, reason=" ", now=NOW)
-    assert dlq.discard_many(item_ids=[one.pk, two.pk], actor=ALICE, reason="closed", now=NOW) == 2
-    assert set(JournalEntry.objects.values_list("state", "outcome_reason")) == {(EntryState.DISCARDED, "closed")}
-    dlq.undo_discard(item_id=two.pk, actor=BOB, now=later(days=1))
-    assert sorted(DLQItem.objects.values_list("state", flat=True)) == ["discarded", "open"]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_of_two_staff_who_retry_a_group_at_once_each_item_runs_once():
-    ids = [parked(f"m{number}").pk for number in range(5)]
-    counts: list[int] = []
-    at_once(
-        lambda: counts.append(dlq.retry_many(item_ids=ids, actor=ALICE, now=NOW)),
-        lambda: counts.append(dlq.retry_many(item_ids=ids, actor=BOB, now=NOW)),
-    )
-    assert sorted(counts) == [0, 5]
-    assert AuditEvent.objects.filter(verb="dlq.retry").count() == 5
 
 
 def test_a_group_is_annotated_as_a_whole():

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
-from botsrt.core.states import EntryState, Handler, HistoryKind, OutboxState, Role, TurnState
+from botsrt.core.states import EntryState, Handler, HistoryKind, OutboxState, Proof, Role, TurnState
 from botsrt.models import AuditEvent, BotSession, HistoryMessage, OutboxMessage, Turn
-from botsrt.services import handling, ledger, sessions
+from botsrt.services import handling, identity, ledger, sessions
 from tests.factories import (
     ALICE,
     BOB,
@@ -49,6 +49,13 @@ def say(text: str = "I am human.", key: str = "form-1", **fields: Any) -> bool:
     return handling.reply(
         session_id=SESSION, text=text, parts=[text], idempotency_key=key, actor=ALICE, now=NOW, **fields
     )
+
+
+def link(*users: str) -> None:
+    for user in users:
+        identity.link(
+            platform="web", user_id=user, unified_user_id="ada", proof=Proof.STAFF, reason="known", actor=ALICE, now=NOW
+        )
 
 
 def spoken() -> list[tuple[str, str, str]]:
@@ -150,6 +157,27 @@ def test_a_paused_bot_says_nothing_and_loses_nothing():
     assert claim(now=later(days=1)) == []
     take(handler=Handler.BOT)
     assert claim_one(now=later(days=1)).entry_ids == [take_me.pk]
+
+
+def test_who_has_a_conversation_has_what_is_linked_to_it_later():
+    received(a_message("Hello"))
+    received(a_message("Hi", user_id="user-2"))
+    take()
+    assert [turn.lane for turn in claim()] == ["bot_web_user-2"], "Another person; the bot is answering."
+    link("user-1", "user-2")
+    assert set(BotSession.objects.values_list("handler", "handler_by")) == {(Handler.HUMAN, "alice")}
+    assert not Turn.objects.filter(state=TurnState.RUNNING).exists(), "The bot's late answer will be refused."
+    assert claim() == []
+
+
+def test_who_has_a_conversation_has_what_begins_in_it_later():
+    received(a_message("Hello"))
+    take()
+    link("user-1", "user-9")
+    received(a_message("From my other account", user_id="user-9"))
+    assert claim() == []
+    handling.hand_to(session_id="bot_web_user-9", handler=Handler.BOT, actor=BOB, now=NOW)
+    assert len(claim()) == 1, "One lane: they run one after another."
 
 
 def test_a_note_reaches_nobody_and_the_database_sees_to_that():

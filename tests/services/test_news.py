@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from django.db import transaction
 
-from botsrt.core.states import AdapterStatus, RunMode
-from botsrt.services import dlq, journal, news, outbox, workers
-from tests.factories import ALICE, NOW, a_bot, claim_one, claim_sends, fail, finish, parked, received, sent
+from botsrt.core.states import AdapterStatus, Handler, RunMode
+from botsrt.models import BotSession
+from botsrt.services import dlq, handling, journal, mirror, news, outbox, workers
+from tests.factories import ALICE, NOW, a_bot, answered, claim_one, claim_sends, fail, finish, parked, received, sent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,3 +75,21 @@ def test_what_is_rolled_back_is_not_told(told: Told) -> None:
         received()
         transaction.set_rollback(True)
     assert told == []
+
+
+def test_what_staff_do_in_a_conversation_is_told(told: Told) -> None:
+    answered("Hello")
+    talk = BotSession.objects.get()
+    told.clear()
+    handling.note(session_id=talk.session_id, text="x", actor=ALICE, now=NOW)
+    assert told == [("people", (talk.pk,))]
+    told.clear()
+    handling.hand_to(session_id=talk.session_id, handler=Handler.HUMAN, actor=ALICE, now=NOW)
+    assert ("people", (talk.pk,)) in told
+    told.clear()
+    key = "00000000-0000-0000-0000-000000000001"
+    handling.reply(session_id=talk.session_id, text="x", parts=["x"], idempotency_key=key, actor=ALICE, now=NOW)
+    assert ("people", (talk.pk,)) in told
+    told.clear()
+    mirror.append(user_id=talk.session_id, text="x", source_label="cron", now=NOW)
+    assert told == [("people", (talk.pk,))]

@@ -173,7 +173,7 @@ def test_the_fifty_first_is_told_politely_and_counted():
     assert "try again later" in told("user-51")[0]
     says("hello?", "user-51", now=later(seconds=5))
     assert len(told("user-51")) == 1
-    assert pairing.turned_away(account=ACCOUNT, since=NOW) == 3
+    assert pairing.turned_away(accounts=[ACCOUNT], since=NOW) == 3
     approve(request_of("user-7"))
     says("hello", "user-51", now=later(seconds=6))
     assert Pairing.objects.count() == 51

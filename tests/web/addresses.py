@@ -70,6 +70,7 @@ PAGES: dict[str, Page] = {
 _GROUP = f"/dlq/groups/{'0' * 16}/"
 
 PAGES |= {
+    "find/": page("/find/?q=a", get=Act.READ),
     "charts/": page("/charts/", get=Act.READ),
     "journal/": page("/journal/", get=Act.READ),
     "journal/<id:entry_id>/": page("/journal/1/", get=Act.READ),
@@ -84,6 +85,10 @@ PAGES |= {
     "deliveries/<id:outbox_id>/": page("/deliveries/1/", get=Act.READ),
     "deliveries/resolve/<slug:resolution>/": page("/deliveries/resolve/again/", both=Act.DECIDE_DELIVERIES),
     "deliveries/<id:outbox_id>/<slug:resolution>/": page("/deliveries/1/again/", both=Act.DECIDE_DELIVERIES),
+    "operations/": page("/operations/", get=Act.READ),
+    "operations/<id:operation_id>/": page("/operations/1/", get=Act.READ),
+    "operations/<id:operation_id>/stop/": page("/operations/1/stop/", both=Act.READ),  # and what its verb needs
+    "operations/<id:operation_id>/resume/": page("/operations/1/resume/", both=Act.READ),
     "people/": page("/people/", get=Act.READ),
     "people/<id:session_pk>/": page("/people/1/", get=Act.READ),
     "people/<id:session_pk>/reply/": page("/people/1/reply/", post=Act.REPLY),
@@ -133,6 +138,8 @@ RAW: dict[str, Act] = {
     "auditevent": Act.AUDIT,
     "bot": Act.READ,
     "botsession": Act.READ,
+    "bulkitem": Act.READ,
+    "bulkoperation": Act.READ,
     "contact": Act.READ,
     "dlqitem": Act.READ,
     "historymessage": Act.READ,
@@ -191,3 +198,6 @@ SOCKETS: dict[str, tuple[str, Act | None]] = {
     "ws/try/<account:account>/": ("/ws/try/shop/", Act.TRY),
     "": ("/ws/nothing/", None),
 }
+
+#: What the page of a conversation may say over ``ws/live/`` → the act that it needs.
+SIGNS: dict[str, Act] = {"reading": Act.READ, "typing": Act.REPLY}

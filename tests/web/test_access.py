@@ -36,8 +36,9 @@ def test_migrating_again_repairs_the_roles_and_leaves_other_groups_alone(db: Non
     assert not own.permissions.exists()
 
 
-def test_there_is_no_table_for_it(db: None) -> None:
-    assert not [name for name in connection.introspection.table_names() if name.startswith("dashboard")]
+def test_the_only_table_is_that_of_the_limits(db: None) -> None:
+    tables = [name for name in connection.introspection.table_names() if name.startswith("dashboard")]
+    assert tables == ["dashboard_botlimit"]
 
 
 @pytest.mark.parametrize("act", Act)

@@ -12,13 +12,13 @@ from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 
 from botsrt.core.actors import SYSTEM
-from botsrt.core.states import DLQState, EntryState
-from botsrt.models import AuditEvent, Bot, DLQItem, JournalEntry
+from botsrt.core.states import DLQState, EntryState, PairingState, UnknownUserPolicy
+from botsrt.models import AuditEvent, Bot, DLQItem, JournalEntry, Pairing
 from praisonweb.dashboard import second_factor
 from praisonweb.dashboard.access import Role
 from praisonweb.dashboard.admin import acts, site
 from praisonweb.dashboard.admin.raw import _masked
-from tests.factories import NOW, a_bot, a_message, answered, parked
+from tests.factories import NOW, a_bot, a_message, answered, asks, parked
 from tests.web.conftest import PASSWORD, a_user, confirmed
 from tests.web.test_second_factor import KEY, clock, code
 
@@ -29,8 +29,8 @@ __all__ = ["clock"]
 TOKEN = "123456:telegram-token-of-the-shop"
 HOSTILE = "<script>alert(1)</script>\u202e"
 HARMLESS = "&lt;script&gt;alert(1)&lt;/script&gt;\u27e6U+202E\u27e7"
-JOURNAL, DLQ, USERS, GROUPS = (
-    f"/admin/{path}/" for path in ("botsrt/journalentry", "botsrt/dlqitem", "auth/user", "auth/group")
+JOURNAL, DLQ, PAIRINGS, USERS, GROUPS = (
+    f"/admin/{path}/" for path in ("botsrt/journalentry", "botsrt/dlqitem", "botsrt/pairing", "auth/user", "auth/group")
 )
 
 
@@ -175,6 +175,37 @@ def test_discarding_needs_a_reason(shop: Bot) -> None:
     assert DLQItem.objects.filter(state=DLQState.DISCARDED, close_reason="spam", closed_by="operator").count() == 2
 
 
+def test_requests_are_approved_with_a_reason(transactional_db: None) -> None:
+    a_bot("shop", policy=UnknownUserPolicy.PAIR)
+    first, second = asks("ann"), asks("ben")
+    client = as_(Role.OPERATOR)
+    html = act(client, PAIRINGS, "approve", first.pk, second.pk).content.decode()
+    assert "Approve 2 requests?" in html
+    assert "Without a code nothing but your reason stands behind it." in html
+    assert "Say why" in act(client, PAIRINGS, "approve", first.pk, confirmed="yes").content.decode()
+    assert Pairing.objects.filter(state=PairingState.WAITING).count() == 2
+    act(client, PAIRINGS, "approve", first.pk, confirmed="yes", reason="a regular")
+    first.refresh_from_db()
+    assert (first.state, first.decided_by, first.reason) == (PairingState.APPROVED, "operator", "a regular")
+    assert AuditEvent.objects.get(verb="pairing.approve").reason == "a regular"
+    assert JournalEntry.objects.get(pk=first.entry_id or 0).state == EntryState.PENDING
+    act(client, PAIRINGS, "approve", first.pk, second.pk, confirmed="yes", reason="again")
+    said_then = said(client, PAIRINGS)
+    assert "1 request approved." in said_then
+    assert f"Skipped {first.pk}: " in said_then
+
+
+def test_who_may_not_pair_does_not_approve_in_the_admin(transactional_db: None) -> None:
+    a_bot("shop", policy=UnknownUserPolicy.PAIR)
+    request = asks("ann")
+    for role in (Role.VIEWER, Role.AUDITOR):
+        client = as_(role)
+        assert 'value="approve"' not in _html(client, PAIRINGS)
+        act(client, PAIRINGS, "approve", request.pk, confirmed="yes", reason="x")
+    request.refresh_from_db()
+    assert request.state == PairingState.WAITING
+
+
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.AUDITOR])
 def test_who_may_only_read_is_not_offered_acts_and_cannot_do_them(shop: Bot, role: Role) -> None:
     item = parked("Hello")
@@ -206,6 +237,8 @@ def fields_of(user: User, **changes: Any) -> dict[str, Any]:
         "is_active": "on",
         "is_staff": "on",
         "groups": [str(group.pk) for group in user.groups.all()],
+        "bot_limits-TOTAL_FORMS": "0",
+        "bot_limits-INITIAL_FORMS": "0",
     }
     return {name: value for name, value in {**fields, **changes}.items() if value is not None}
 

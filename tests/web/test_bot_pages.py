@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
@@ -15,9 +16,10 @@ from botsrt.services import audit as audit_service
 from botsrt.services import bots as service
 from botsrt.services import workers
 from botsrt.services.bots import Changes, Shape
+from praisonweb.dashboard.access import Role
 from tests.factories import BOB, NOW, a_bot, an_agent, received
 from tests.web.acting import HARMLESS, HOSTILE, HTMX, badges, do, problem, read, rows, said, title
-from tests.web.conftest import confirmed
+from tests.web.conftest import a_user, confirmed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,6 +28,7 @@ TOKEN = "123456:ABCdefGHIjklMNOpqr"
 
 def a_telegram_bot(staff_client: Client, account: str = "tele", **fields: str) -> Bot:
     known = {"account": account, "agent": "echo", "policy": "deny", "credential:token": TOKEN, "reason": ""}
+    confirmed(staff_client)
     assert do(staff_client, "/bots/+add/?platform=telegram", fields=known | fields) == f"/bots/{account}/"
     return Bot.objects.get(account=account)
 
@@ -78,7 +81,7 @@ def test_adding_begins_with_the_platform(staff_client: Client, transactional_db:
     assert 'href="?platform=telegram"' in html
     assert "console" not in html
     assert "On which platform" in read(staff_client, "/bots/+add/?platform=../x")
-    assert 'name="credential:token"' in read(staff_client, "/bots/+add/?platform=telegram")
+    assert 'name="credential:token"' in read(confirmed(staff_client), "/bots/+add/?platform=telegram")
 
 
 def test_a_bot_is_added_with_its_secret_sealed(staff_client: Client, transactional_db: None) -> None:
@@ -96,12 +99,12 @@ def test_a_bot_that_cannot_work_is_not_added_and_keeps_what_was_typed(
     staff_client: Client, transactional_db: None
 ) -> None:
     fields = {"account": "bad name!", "agent": "echo", "policy": "deny", "credential:token": TOKEN}
-    html = do(staff_client, "/bots/+add/?platform=telegram", status=400, fields=fields)
+    html = do(confirmed(staff_client), "/bots/+add/?platform=telegram", status=400, fields=fields)
     assert "use letters, digits" in problem(html)
     assert "bad name!" in html
     assert TOKEN not in html, "A secret is never sent back."
     fields |= {"account": "ok", "setting:mode": "webhook"}
-    html = do(staff_client, "/bots/+add/?platform=telegram", status=409, fields=fields)
+    html = do(confirmed(staff_client), "/bots/+add/?platform=telegram", status=409, fields=fields)
     assert "webhook" in problem(html)
     assert not Bot.objects.exists()
 
@@ -109,6 +112,32 @@ def test_a_bot_that_cannot_work_is_not_added_and_keeps_what_was_typed(
 def test_a_name_that_is_taken_is_refused(staff_client: Client, bot: Bot) -> None:
     html = do(staff_client, "/bots/+add/?platform=web", status=409, account="shop", agent="echo", policy="deny")
     assert "There is a bot shop already" in problem(html)
+
+
+def test_a_bot_is_not_given_credentials_before_the_password_was_confirmed(
+    staff_client: Client, transactional_db: None
+) -> None:
+    path = "/bots/+add/?platform=telegram"
+    fields = {"account": "tele", "agent": "echo", "policy": "deny", "credential:token": TOKEN, "reason": ""}
+    confirm = "/account/confirm/?next=%2Fbots%2F%2Badd%2F%3Fplatform%3Dtelegram"
+    assert staff_client.get(path)["Location"] == confirm
+    assert do(staff_client, path, fields=fields).startswith("/account/confirm/")
+    assert not Bot.objects.exists()
+    assert 'name="account"' in read(staff_client, "/bots/+add/?platform=web"), "It has no credentials."
+    assert do(confirmed(staff_client), path, fields=fields) == "/bots/tele/"
+
+
+def test_who_may_not_set_credentials_cannot_add_a_bot_with_them(transactional_db: None) -> None:
+    somebody = a_user("somebody", Role.OPERATOR)
+    somebody.user_permissions.add(Permission.objects.get(codename="change_bots"))
+    client = Client()
+    client.force_login(somebody)
+    html = read(client, "/bots/+add/?platform=telegram")
+    assert "credential:" not in html
+    assert "To set the credentials of bots you need the role admin" in html
+    fields = {"account": "tele", "agent": "echo", "policy": "deny", "credential:token": TOKEN, "reason": ""}
+    client.post("/bots/+add/?platform=telegram", fields)
+    assert not Bot.objects.exclude(credentials={}).exists()
 
 
 def test_a_variable_that_is_not_set_is_a_warning(staff_client: Client, transactional_db: None) -> None:
@@ -151,6 +180,24 @@ def test_credentials_are_write_only(staff_client: Client, transactional_db: None
     assert (bot.credentials, bot.version) == (sealed, 1), "Empty leaves what is stored."
     do(staff_client, "/bots/tele/credentials/", fields={"credential:token": "654321:another-token-9xyz"})
     assert "…9xyz" in read(staff_client, "/bots/tele/")
+
+
+def test_an_address_that_receives_the_credentials_changes_with_them_alone(
+    staff_client: Client, transactional_db: None
+) -> None:
+    bot = a_telegram_bot(staff_client)
+    away = {"setting:api_base_url": "http://127.0.0.1:9"}
+    assert "api_base_url" not in read(staff_client, "/bots/tele/edit/")
+    do(staff_client, "/bots/tele/edit/", fields={"agent": "echo", "policy": "deny", "reason": "", **away})
+    bot.refresh_from_db()
+    assert bot.settings == {}
+    staff_client.logout()
+    staff_client.force_login(User.objects.get(username="alice"))
+    assert do(staff_client, "/bots/tele/credentials/", fields=away).startswith("/account/confirm/")
+    do(confirmed(staff_client), "/bots/tele/credentials/", fields=away)
+    bot.refresh_from_db()
+    assert bot.settings == {"api_base_url": "http://127.0.0.1:9"}
+    assert 'value="http://127.0.0.1:9"' in read(staff_client, "/bots/tele/credentials/")
 
 
 def test_pause_and_resume(staff_client: Client, bot: Bot) -> None:

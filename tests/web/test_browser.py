@@ -50,10 +50,11 @@ _SUBMIT = """
 
 
 class Site:
-    """One installation with a login and two web bots, and its ``runbots``."""
+    """One installation with a login, and the process that serves it: ``runbots``, or the site alone."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, command: tuple[str, ...] = ("runbots", "--web")) -> None:
         self.home = home
+        self._command = command
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[str] | None = None
@@ -61,7 +62,7 @@ class Site:
     def start(self) -> None:
         with (self.home.path / "runbots.log").open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "runbots", "--web", f"127.0.0.1:{self.port}"],
+                [sys.executable, "manage.py", *self._command, f"127.0.0.1:{self.port}"],
                 cwd=ROOT,
                 env=self.home.env,
                 stdin=subprocess.DEVNULL,
@@ -71,7 +72,7 @@ class Site:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line.startswith("runbots: ready"), f"{line}{self.log()}"
+        assert line.startswith(f"{self._command[0]}: ready"), f"{line}{self.log()}"
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         process = self._process
@@ -161,12 +162,12 @@ def alice(site: Site, browser: Browser, session: Any) -> Iterator[BrowserContext
         yield context
 
 
-def sign_in(page: Page, site: Site) -> None:
+def sign_in(page: Page, site: Site, *, name: str = "alice", ends_at: str = "/") -> None:
     page.goto(f"{site.url}/account/sign-in/")
-    page.get_by_label("Username").fill("alice")
+    page.get_by_label("Username").fill(name)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{site.url}/")
+    page.wait_for_url(f"{site.url}{ends_at}")
 
 
 def chat(context: BrowserContext, site: Site, account: str = "shop") -> Page:

@@ -11,6 +11,7 @@ import time_machine
 from django.test import Client
 
 from botsrt.models import Bot, JournalEntry
+from praisonweb.dashboard.access import ALL_BOTS
 from praisonweb.dashboard.queries import charts
 from tests.factories import a_failure, a_message, claim_one, fail, finish, received
 from tests.web.acting import read, rows
@@ -27,7 +28,7 @@ def answered_after(seconds: float, *, at: datetime) -> None:
 
 def test_an_empty_day_says_so(staff_client: Client, bot: Bot) -> None:
     html = read(staff_client, "/charts/")
-    assert html.count("nothing in the last 24 hours") == 2
+    assert html.count("Nothing in the last 24 hours.") == 2
     assert len(re.findall(r'<rect class="chart-(?:good|bad|p50|p95)"', html)) == 0
 
 
@@ -37,7 +38,7 @@ def test_messages_and_failures_are_counted_by_the_hour(bot: Bot) -> None:
     received(a_message(user_id="bad"), now=NOW)
     fail(claim_one(now=NOW), a_failure(), now=NOW)
     answered_after(1, at=NOW - timedelta(hours=30))
-    volume, _ = charts.read(now=NOW).charts
+    volume, _ = charts.read(scope=ALL_BOTS, now=NOW).charts
     assert [column.values for column in volume.columns[-2:]] == [("1", "0"), ("3", "1")]
     assert sum(int(column.values[0]) for column in volume.columns) == 4
     assert volume.columns[-1].label == "12:00: 3 messages, 1 failed"
@@ -48,7 +49,7 @@ def test_answer_times_are_said_as_percentiles(bot: Bot) -> None:
     for seconds in range(1, 21):
         answered_after(seconds, at=NOW - timedelta(minutes=25))
     answered_after(600, at=NOW - timedelta(hours=3))
-    _, times = charts.read(now=NOW).charts
+    _, times = charts.read(scope=ALL_BOTS, now=NOW).charts
     assert times.columns[-1].values == ("10 s", "19 s")
     assert times.columns[-4].values == ("10 min", "10 min")
     assert times.columns[0].values == ("–", "–")
@@ -59,7 +60,7 @@ def test_a_bar_opens_what_it_counts(staff_client: Client, bot: Bot) -> None:
     answered_after(1, at=NOW - timedelta(minutes=5))
     answered_after(1, at=NOW - timedelta(hours=2))
     with time_machine.travel(NOW):
-        url = charts.read(now=NOW).charts[0].columns[-1].url
+        url = charts.read(scope=ALL_BOTS, now=NOW).charts[0].columns[-1].url
         listed = rows(read(staff_client, url))
     assert listed == [str(JournalEntry.objects.earliest("pk").pk)]
 
@@ -71,7 +72,7 @@ def test_it_costs_one_query_and_looks_at_no_more_than_it_may(
     for minutes in (5, 10, 15):
         answered_after(1, at=NOW - timedelta(minutes=minutes))
     with django_assert_num_queries(1):
-        shown = charts.read(now=NOW)
+        shown = charts.read(scope=ALL_BOTS, now=NOW)
     assert shown.is_partial
     assert shown.charts[0].columns[-1].values[0] == "2"
 

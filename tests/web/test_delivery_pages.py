@@ -143,7 +143,7 @@ def test_selected_messages_are_decided_together(staff_client: Client) -> None:
     assert title(read(staff_client, f"/deliveries/resolve/again/?id={one.pk}&id={two.pk}")) == "Send 2 messages now?"
     ids = f"{one.pk},{two.pk}"
     assert do(staff_client, "/deliveries/resolve/again/", ids=ids) == "/deliveries/"
-    assert said(staff_client)[0].startswith("Goes out: 1 message. 1 was skipped: ")
+    assert said(staff_client)[0].startswith("1 message set to go out. 1 was skipped: ")
     assert state(one) == OutboxState.PENDING
     html = do(staff_client, "/deliveries/resolve/again/", ids=ids, status=409)
     assert "already" in problem(html)

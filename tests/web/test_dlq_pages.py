@@ -120,7 +120,7 @@ def test_what_is_gone_says_so(staff_client: Client) -> None:
     assert "There is no dead letter item 99" in read(staff_client, "/dlq/99/note/", status=404)
     assert "There is no dead letter item 99" in read(staff_client, "/dlq/99/edit/", status=404)
     assert "There is no group" in read(staff_client, f"/dlq/groups/{'0' * 16}/", status=404)
-    assert "There is no dead letter item 99." in problem(do(staff_client, "/dlq/99/retry/", status=404))
+    assert "There is no dead letter item 99 (any more)." in do(staff_client, "/dlq/99/retry/", status=404)
 
 
 def test_an_unreadable_item_can_only_be_discarded(staff_client: Client) -> None:
@@ -213,23 +213,17 @@ def test_a_group_is_counted_before_it_is_retried_and_its_ids_are_fixed(staff_cli
     assert "2 people may get an answer now. 2 are older than 6 h" in html
     assert f'value="{one.pk},{two.pk}"' in html
     (late,) = parked_for("u3")
-    do(staff_client, path, ids=f"{one.pk},{two.pk}", reason="mended")
+    do(staff_client, path, ids=f"{one.pk},{two.pk}", reason="mended", pace="all")
     assert [state(item) for item in (one, two, late)] == [DLQState.RETRYING, DLQState.RETRYING, DLQState.OPEN]
-    assert said(staff_client) == ["2 messages run again."]
-
-
-def test_the_first_of_a_group_can_be_tried_alone(staff_client: Client) -> None:
-    one, _ = parked_for("u1", "u2")
-    html = read(staff_client, f"/dlq/groups/{one.fingerprint}/retry/?limit=1")
-    assert title(html) == "Retry 1 message?"
-    assert f'value="{one.pk}"' in html, "The one that has waited longest."
+    assert said(staff_client) == ["2 messages queued to run again."]
 
 
 def test_what_a_colleague_did_meanwhile_is_skipped_and_said(staff_client: Client) -> None:
     one, two = parked_for("u1", "u2")
     service.discard(item_id=two.pk, actor=BOB, reason="spam", now=NOW)
-    do(staff_client, f"/dlq/groups/{one.fingerprint}/retry/", ids=f"{one.pk},{two.pk}")
-    assert said(staff_client) == ["1 message runs again. 1 skipped: not open any more, or not readable."]
+    do(staff_client, f"/dlq/groups/{one.fingerprint}/retry/", ids=f"{one.pk},{two.pk}", pace="all")
+    (words,) = said(staff_client)
+    assert words.startswith(f"1 message queued to run again. 1 was skipped: Item {two.pk} is discarded already, by bob")
     assert state(two) == DLQState.DISCARDED
     assert claim_one(now=timezone.now()).trigger == Trigger.RETRY
 

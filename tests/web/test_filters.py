@@ -52,6 +52,11 @@ def test_times_are_spans_or_dates(text: str, at: datetime) -> None:
         ("state:deda", "state: 'deda' is not one of held, dead."),
         ("before:soon", "before: 'soon' is no time; write 2h, 7d or 2026-11-20."),
         ("before:999999d", "before: '999999d' is no time; write 2h, 7d or 2026-11-20."),
+        (
+            "stat:dead",
+            "There is no filter stat: here, only state:, bot:, before:. "
+            'For the words themselves use quotes: "stat:dead".',
+        ),
         ("x" * 501, "Only the first 500 characters of the filter were read."),
     ],
 )
@@ -68,8 +73,31 @@ def test_a_token_is_switched_on_and_off_in_the_address() -> None:
     assert [chip.text for chip in found.chips] == ["state:held", "hello"]
 
 
-def test_the_line_comes_out_as_it_went_in() -> None:
-    assert parse('bot:"two words" state:held hello').text == 'bot:"two words" state:held hello'
+@pytest.mark.parametrize(
+    "line",
+    [
+        'bot:"two words" state:held hello',
+        'state:held stat:dead hello "say it" http://x',
+        '"re:invoice" 12:30',
+        'stat:"two words"',
+    ],
+)
+def test_the_line_comes_out_as_it_went_in(line: str) -> None:
+    assert parse(line).text == line
+
+
+def test_what_is_in_quotes_is_no_token() -> None:
+    found = parse('"stat:dead"')
+    assert (found.words, found.problems) == (("stat:dead",), ())
+
+
+def test_an_unknown_token_can_be_removed_and_stays_otherwise() -> None:
+    found = parse("stat:dead hello")
+    assert [(chip.text, chip.url) for chip in found.chips] == [
+        ("stat:dead", "?q=hello"),
+        ("hello", "?q=stat%3Adead"),
+    ]
+    assert found.toggled("state", "held") == "?q=state%3Aheld+stat%3Adead+hello"
 
 
 def test_a_facet_shows_what_there_is_and_what_is_on() -> None:

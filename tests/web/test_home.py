@@ -177,7 +177,7 @@ def test_it_costs_the_same_however_much_there_is(
         fail(claim_one(), a_failure())
         answered(a_message(user_id=f"v{number}"))
     assert JournalEntry.objects.count() == 40
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(12):
         read(staff_client)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from html import unescape
+from urllib.parse import quote
 
 import pytest
 from django.test import Client
@@ -88,9 +91,13 @@ def test_words_find_messages_and_lead_to_their_place(staff_client):
     answered("Where is my order 4711?")
     text = shown(staff_client, "/people/?q=order+4711")
     said = HistoryMessage.objects.get(text__contains="4711")
-    place = f"/people/{said.session_id}/?at={said.pk}#said-{said.pk}"
+    place = f"/people/{said.session_id}/?at={said.pk}&amp;q=order%204711#said-{said.pk}"
     assert place in text
-    assert "is-wanted" in shown(staff_client, place)
+    assert "<mark>order</mark> <mark>4711</mark>?" in text
+    there = shown(staff_client, unescape(place))
+    assert "is-wanted" in there
+    assert "<mark>order</mark>" in there
+    assert 'href="/people/?q=order+4711">Back to what was found' in there
     assert "Nothing matches." in shown(staff_client, "/people/?q=nothing-like-it")
 
 
@@ -100,6 +107,31 @@ def test_tokens_filter(staff_client):
     assert shown(staff_client, "/people/?q=platform:slack").count('class="row talk"') == 1
     assert shown(staff_client, "/people/?q=from:Ada").count('class="row talk"') == 1
     assert shown(staff_client, "/people/?q=order+has:note").count('class="row talk"') == 0
+    assert shown(staff_client, "/people/?q=before:2026-01-01").count('class="row talk"') == 0
+
+
+def test_tokens_about_messages_find_messages_without_words_too(staff_client):
+    answered("Hello", "Look at https://example.org/sizes")
+    handling.note(session_id="bot_web_user-1", text="Careful.", actor=ALICE, now=NOW)
+    for query, found in {
+        "kind:user": ["Hello"],
+        "kind:note": ["Careful."],
+        "kind:user kind:note": ["Careful.", "Hello"],
+        "has:link": ["Look at https://example.org/sizes"],
+        "kind:bot has:attachment": [],
+        "kind:bot before:2026-01-01": [],
+    }.items():
+        text = shown(staff_client, f"/people/?q={quote(query)}")
+        rows = re.findall(r'<span class="row-words" dir="auto">(?:<span class="quiet">we: </span>)?(.*?)</span>', text)
+        assert rows == found, query
+
+
+def test_a_token_that_there_is_not_is_said_and_nothing_of_the_query_is_lost(staff_client):
+    answered("Hello")
+    text = shown(staff_client, "/people/?q=platfrom:web+hello+from:user-1")
+    assert "There is no filter platfrom: here, only platform:, bot:, from:, kind:, has:, before:." in text
+    assert 'value="from:user-1 platfrom:web hello"' in text
+    assert "hit-" not in text
 
 
 # -- the timeline ----
@@ -135,7 +167,7 @@ def test_a_long_conversation_is_read_in_pages(staff_client, django_assert_max_nu
     assert "line 299" in text
     assert "line 200<" not in text
     earlier = text.split('class="earlier"><a href="')[1].split('"')[0]
-    assert "line 249<" in shown(staff_client, path() + earlier)
+    assert "line 249<" in shown(staff_client, earlier)
     wanted = HistoryMessage.objects.get(text="line 100")
     assert "line 100<" in shown(staff_client, path() + f"?at={wanted.pk}")
 

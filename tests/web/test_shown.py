@@ -124,3 +124,20 @@ def test_an_act_that_is_not_possible_stays_visible_and_says_why() -> None:
     assert "href" not in html
     possible = render('{% act_link "Remove" "agent_remove" "echo" key="x" back="/agents/?q=a&b" %}')
     assert 'href="/agents/echo/remove/?back=%2Fagents%2F%3Fq%3Da%26b" data-ask data-key="x"' in possible
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "shown_as"),
+    [
+        ("Order 4711 <b>", [], "Order 4711 &lt;b&gt;"),
+        ("Order <b> reorders", ["order"], "<mark>Order</mark> &lt;b&gt; reorders"),
+        (
+            "ordering <i>it</i>",
+            ["order", "i"],
+            "<mark>ordering</mark> &lt;<mark>i</mark>&gt;<mark>it</mark>&lt;/<mark>i</mark>&gt;",
+        ),
+        ("a.b\u202e", ["a"], "<mark>a</mark>.b\u27e6U+202E\u27e7"),
+    ],
+)
+def test_words_are_marked_and_everything_is_escaped(text: str, words: list[str], shown_as: str) -> None:
+    assert shown.marked(text, words) == shown_as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from enum import Enum
@@ -13,11 +14,13 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from botsrt.models import Bot
+from botsrt.models import Bot, BotSession
+from praisonweb.dashboard import presence
 from praisonweb.dashboard.access import ROLES, Act, Role
 from praisonweb.dashboard.urls import websocket_urlpatterns
-from tests.web.addresses import PAGES, SOCKETS, Need, Page
-from tests.web.conftest import a_user, is_let_in, page, signed_in
+from tests.factories import received
+from tests.web.addresses import PAGES, SIGNS, SOCKETS, Need, Page
+from tests.web.conftest import a_user, is_let_in, open_page, page, signed_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -78,6 +81,30 @@ async def test_who_may_open_a_websocket(name: str, bot: Bot, bridge: None) -> No
     acts = (WALKERS[name] or ((), frozenset()))[1]
     for path, act in SOCKETS.values():
         assert await is_let_in(page(await signed_in(user), path)) is (act in acts), path
+
+
+def test_every_sign_over_a_websocket_has_a_row() -> None:
+    assert presence.SIGNS == SIGNS
+
+
+@pytest.mark.parametrize("name", WALKERS)
+async def test_whose_signs_are_passed_on(name: str, bot: Bot, bridge: None) -> None:
+    walker, acts = await sync_to_async(_walker)(name), (WALKERS[name] or ((), frozenset()))[1]
+    await sync_to_async(received)()
+    talk = await BotSession.objects.aget()
+    path = f"/ws/live/?topics=dlq&talk={talk.pk}"
+    colleague = await signed_in(await sync_to_async(a_user)("colleague", Role.VIEWER))
+    if Act.READ not in acts:
+        assert not await is_let_in(page(await signed_in(walker), path))
+        return
+    async with open_page(colleague, path) as hearing, open_page(await signed_in(walker), path) as saying:
+        heard = []
+        for sign in SIGNS:
+            await saying.send_to(text_data=json.dumps({"type": "sign", "doing": sign}))
+        await saying.disconnect()
+        while (event := await hearing.hears())["doing"] != presence.GONE:
+            heard.append(event["doing"])
+    assert heard == [sign for sign, act in SIGNS.items() if act in acts]
 
 
 def _walker(name: str) -> User | None:

@@ -59,7 +59,8 @@ class Command(cli.VerbCommand):
             whole=("account", "contact"),
             only_json=("state", "other", "proof", "decided_by", "decided", "reason"),
         )
-        if turned_away := pairing.turned_away(account=options["account"], since=timezone.now() - timedelta(hours=1)):
+        accounts = [options["account"]] if options["account"] else None
+        if turned_away := pairing.turned_away(accounts=accounts, since=timezone.now() - timedelta(hours=1)):
             self.stderr.write(f"{turned_away} messages were turned away in the last hour: too many requests waited.")
 
     def do_verify(self, options: dict[str, Any]) -> None:

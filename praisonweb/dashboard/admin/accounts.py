@@ -19,11 +19,13 @@ from django.utils import timezone
 
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, NotFound
+from botsrt.models import Bot
 from botsrt.services import audit
 from praisonweb.dashboard import access, second_factor
 from praisonweb.dashboard.access import APP, Act, Role
 from praisonweb.dashboard.admin.acts import BulkAct, ask_or_do
 from praisonweb.dashboard.admin.raw import Pages, guarded
+from praisonweb.dashboard.models import BotLimit
 from praisonweb.dashboard.sudo import sudo_required
 
 #: What gives power, and is not for its owner to change.
@@ -52,8 +54,55 @@ class _Guarded(Pages):
 
 if TYPE_CHECKING:
     _UserAdmin = UserAdmin[User]
+    _Inline = admin.TabularInline[BotLimit, User]
 else:
     _UserAdmin = UserAdmin
+    _Inline = admin.TabularInline
+
+
+class LimitForm(forms.ModelForm):  # type: ignore[type-arg]
+    """One bot that a user sees. A bot that was removed stays until somebody takes it away."""
+
+    account = forms.ChoiceField(label="Bot")
+
+    class Meta:
+        model = BotLimit
+        fields = ("account",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = set(Bot.objects.values_list("account", flat=True)) | {self.instance.account} - {""}
+        field = self.fields["account"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [("", "---------"), *((name, name) for name in sorted(names))]
+
+
+class Limits(_Inline):
+    """The bots that a user is limited to; people who manage users are not limited."""
+
+    model = BotLimit
+    form = LimitForm
+    extra = 1
+    verbose_name_plural = (
+        "Limited to these bots (none: sees all). Does not hold for superusers and for who manages users"
+    )
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access.may(request.user, Act.USERS)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _may_change(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _may_change(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _may_change(request, obj)
+
+
+def _may_change(request: HttpRequest, user: Any) -> bool:
+    is_above = user is not None and user.is_superuser and not _is_superuser(request)
+    return access.may(request.user, Act.USERS) and not is_above
 
 
 def _turn_second_factor_off(user_id: int, actor: Actor, reason: str) -> None:
@@ -97,9 +146,11 @@ class UserPages(_Guarded, _UserAdmin):
     def get_urls(self) -> list[URLPattern]:
         return [url for url in super().get_urls() if url.name != "auth_user_delete"]
 
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        return () if obj is None else (Limits,)  # first the account
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        is_above = obj is not None and obj.is_superuser and not _is_superuser(request)
-        return access.may(request.user, Act.USERS) and not is_above
+        return _may_change(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -156,6 +207,7 @@ def _account(user: User) -> dict[str, Any]:
         "is_staff": user.is_staff,
         "is_superuser": user.is_superuser,
         "roles": sorted(user.groups.values_list("name", flat=True)),
+        "bots": access.limits_of(user) or "all",
         "permissions": sorted(user.user_permissions.values_list("codename", flat=True)),
     }
 

@@ -1,4 +1,4 @@
-"""Replay, retry and discard from the admin's lists: the same services, rights and audit as on the site."""
+"""Replay, retry, discard and approve from the admin's lists: the same services, rights and audit as on the site."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.utils import timezone
 from botsrt.core.actors import Actor
 from botsrt.core.errors import BotsError
 from botsrt.core.states import RunMode
-from botsrt.services import dlq, journal
+from botsrt.services import dlq, journal, pairing
 from praisonweb.dashboard import access
 from praisonweb.dashboard.access import Act
 from praisonweb.dashboard.admin.raw import Pages, RawPages
@@ -168,3 +168,35 @@ class DLQPages(RawPages):
 
     def has_discard_permission(self, request: HttpRequest) -> bool:
         return access.may(request.user, Act.DISCARD)
+
+
+# -- pairings ----
+
+
+def _approve(request_id: int, actor: Actor, reason: str) -> None:
+    pairing.approve(request_id=request_id, person="", actor=actor, reason=reason, now=timezone.now())
+
+
+_APPROVE = BulkAct(
+    name="approve",
+    act=Act.PAIR,
+    verb="Approve",
+    done="approved",
+    consequence="Who asked for access may write and gets an answer to the first message. Accounts that asked to be "
+    "connected become one person. Without a code nothing but your reason stands behind it.",
+    noun="request",
+    nouns="requests",
+    do=_approve,
+    needs_reason=True,
+)
+
+
+class PairingPages(RawPages):
+    actions = ["approve"]
+
+    @admin.action(description="Approve…", permissions=["approve"])
+    def approve(self, request: HttpRequest, rows: Any) -> HttpResponse | None:
+        return ask_or_do(self, request, rows, _APPROVE)
+
+    def has_approve_permission(self, request: HttpRequest) -> bool:
+        return access.may(request.user, Act.PAIR)

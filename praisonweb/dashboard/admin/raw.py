@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db import models
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, URLPattern, reverse
 from django.utils.html import format_html
@@ -29,6 +31,9 @@ _MAX_COLUMNS = 8
 
 _ROWS_PER_PAGE = 50
 
+#: Newest rows in which a filter looks at a time; the page offers to go on from there.
+_SEARCHED = 20_000
+
 #: Tables that need more than the right to read.
 _ACTS = {"auditevent": Act.AUDIT}
 
@@ -39,13 +44,51 @@ else:
     Pages = admin.ModelAdmin  # Django's classes are generic for type checkers alone
 
 
+class RawList(ChangeList):
+    """A page of the newest rows, and the way to older ones by the key of the last: no row is counted or passed over."""
+
+    older: str  # the address of the next page; empty: there is none
+    is_partial: bool  # the filter looked in some of the rows; ``older`` goes on from there
+
+    def get_results(self, request: HttpRequest) -> None:
+        rows, window_end = self._window() if self.has_active_filters else (self.queryset, None)
+        listed = list(rows[: _ROWS_PER_PAGE + 1])
+        has_more = len(listed) > _ROWS_PER_PAGE
+        self.result_list = listed[:_ROWS_PER_PAGE]
+        self.is_partial = not has_more and window_end is not None
+        last = listed[_ROWS_PER_PAGE - 1].pk if has_more else window_end
+        self.older = self.get_query_string({self._below: last}) if last is not None else ""
+        self.result_count = self.full_result_count = len(self.result_list)
+        self.show_full_result_count = self.can_show_all = self.multi_page = False
+        self.show_admin_actions = True
+        self.paginator = self.model_admin.get_paginator(request, self.result_list, _ROWS_PER_PAGE)
+
+    @property
+    def _below(self) -> str:
+        """The parameter that the admin understands as "rows with a smaller key"."""
+        return f"{self.lookup_opts.pk.attname}__lt"
+
+    def _window(self) -> tuple[QuerySet[Any], Any]:
+        """The rows of the filter among the newest of the table, and where these end; None: they are all."""
+        newest = self.root_queryset.order_by("-pk")
+        if self._below in self.params:
+            newest = newest.filter(pk__lt=self.params[self._below])
+        pks = list(newest.values_list("pk", flat=True)[: _SEARCHED + 1])
+        if len(pks) <= _SEARCHED:
+            return self.queryset, None
+        return self.queryset.filter(pk__gte=pks[_SEARCHED - 1]), pks[_SEARCHED - 1]
+
+
 class RawPages(Pages):
     """A list and a page per row, for any table."""
 
     list_per_page = _ROWS_PER_PAGE
     list_max_show_all = _ROWS_PER_PAGE
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     ordering = ("-pk",)
+    sortable_by = ()
+    change_list_template = "admin/raw_list.html"
     change_form_template = "admin/raw_row.html"
 
     def __init__(self, model: type[models.Model], admin_site: admin.AdminSite) -> None:
@@ -81,6 +124,9 @@ class RawPages(Pages):
         """The list and the rows; there is nothing to add or remove, and the audit is the history."""
         urls = [url for url in super().get_urls() if (url.name or "").endswith(("_changelist", "_change"))]
         return guarded(urls, access.requires(self.act))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return RawList
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return [self._pk, *self._list_columns]

@@ -15,16 +15,16 @@ from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
-from botsrt.models import DLQItem, JournalEntry
+from botsrt.models import DLQItem, JournalEntry, Pairing
 from praisonweb.dashboard import access
 from praisonweb.dashboard.access import Act
 from praisonweb.dashboard.admin.accounts import GroupPages, UserPages
-from praisonweb.dashboard.admin.acts import DLQPages, JournalPages
+from praisonweb.dashboard.admin.acts import DLQPages, JournalPages, PairingPages
 from praisonweb.dashboard.admin.raw import RawPages
 
 
 class Site(admin.AdminSite):
-    """For everybody who may see the staff site; the pages ask for what else they need."""
+    """For everybody who may see the staff site, of all bots; the pages ask for what else they need."""
 
     site_title = "PraisonWeb"
     site_header = "PraisonWeb: raw tables"
@@ -34,7 +34,7 @@ class Site(admin.AdminSite):
         return access.may(request.user, Act.READ)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        return access.staff_only(super().admin_view(view, cacheable))
+        return access.staff_only(access.all_bots(super().admin_view(view, cacheable)))
 
     @method_decorator(never_cache)
     @method_decorator(login_not_required)
@@ -50,7 +50,7 @@ class Site(admin.AdminSite):
 
 
 #: Tables whose pages do more than show rows; all others of the runtime are shown by ``RawPages``.
-_PAGES: dict[type, type[RawPages]] = {DLQItem: DLQPages, JournalEntry: JournalPages}
+_PAGES: dict[type, type[RawPages]] = {DLQItem: DLQPages, JournalEntry: JournalPages, Pairing: PairingPages}
 
 
 def _made() -> Site:

@@ -9,6 +9,7 @@ from datetime import datetime
 from botsrt.core.states import AdapterStatus
 from botsrt.models import AdapterState, AgentProfile, AuditEvent, Bot
 from botsrt.services import bots as service
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.queries.standing import Standing, Tone
 
 _STANDINGS = {
@@ -75,9 +76,9 @@ _MAX_ACTS = 10
 _WITHOUT_HOOK = {"web", "console"}
 
 
-def one(*, account: str, now: datetime) -> BotPage | None:
+def one(*, account: str, scope: Scope, now: datetime) -> BotPage | None:
     """One bot; None: there is none (any more)."""
-    bot = Bot.objects.select_related("agent", "adapter").filter(account=account).first()
+    bot = scope.rows(Bot.objects.select_related("agent", "adapter")).filter(account=account).first()
     if bot is None:
         return None
     keyring = service.vault()
@@ -95,9 +96,9 @@ def agent_names() -> list[str]:
     return list(AgentProfile.objects.order_by("name").values_list("name", flat=True))
 
 
-def rows(*, now: datetime, **only: str) -> list[BotRow]:
+def rows(*, scope: Scope, now: datetime, **only: str) -> list[BotRow]:
     """The bots by name; ``only`` filters, as ``account`` or ``platform``."""
-    found = Bot.objects.select_related("agent", "adapter").filter(**only).order_by("account")
+    found = scope.rows(Bot.objects.select_related("agent", "adapter")).filter(**only).order_by("account")
     return [_row(bot, now) for bot in found]
 
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from botsrt.core.states import OutboxSource, OutboxState
-from botsrt.models import AuditEvent, OutboxMessage
+from botsrt.models import AuditEvent, JournalEntry, OutboxMessage
 from praisonweb.dashboard import paging
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.filters import Filters, Key, address
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
 from praisonweb.dashboard.queries import entries
@@ -98,9 +99,9 @@ class Deliveries:
         return any(row.state == OutboxState.UNKNOWN for row in self.page.rows)
 
 
-def read(*, filters: Filters, before: int | None) -> Deliveries:
+def read(*, filters: Filters, before: int | None, scope: Scope) -> Deliveries:
     """A page of the outgoing messages that ``filters`` describe, newest first."""
-    found = _matching(filters)
+    found = _matching(filters, scope)
     rows = found.filter(pk__lt=before) if before is not None else found
     rows, window_end = paging.window(rows) if filters.words else (rows, None)
     for word in filters.words:
@@ -110,24 +111,25 @@ def read(*, filters: Filters, before: int | None) -> Deliveries:
         filters=filters,
         page=page_of([_row(row) for row in listed], [row.pk for row in listed], before=before, window_end=window_end),
         views=tuple(
-            View(name=name, url=address(text), is_on=filters.text == text, count=_count(name))
+            View(name=name, url=address(text), is_on=filters.text == text, count=_count(name, scope))
             for name, text in VIEWS.items()
         ),
         is_empty=not listed and not filters and before is None,
     )
 
 
-def _count(view: str) -> str:
+def _count(view: str, scope: Scope) -> str:
     """How many wait for a decision; other views are not counted."""
     states = {"Unknown": OutboxState.UNKNOWN, "Held": OutboxState.HELD}
     if view not in states:
         return ""
-    count = len(OutboxMessage.objects.filter(state=states[view]).order_by().values_list("pk")[:_COUNTED])
+    rows = scope.rows(OutboxMessage.objects.filter(state=states[view]))
+    count = len(rows.order_by().values_list("pk")[:_COUNTED])
     return "999+" if count >= _COUNTED else str(count)
 
 
-def _matching(filters: Filters) -> QuerySet[OutboxMessage]:
-    rows = OutboxMessage.objects.all()
+def _matching(filters: Filters, scope: Scope) -> QuerySet[OutboxMessage]:
+    rows = scope.rows(OutboxMessage.objects.all())
     if filters.problems:
         return rows.none()
     columns = {"state": "state", "bot": "account", "platform": "platform", "source": "source", "chat": "channel_id"}
@@ -136,7 +138,8 @@ def _matching(filters: Filters) -> QuerySet[OutboxMessage]:
             rows = rows.filter(**({f"{column}__in": values} if len(values) > 1 else {column: values[0]}))
     if wanted := filters.values("entry"):
         numbers = paging.row_ids(wanted)
-        rows = rows.filter(Q(entry__in=numbers) | Q(turn__entries__in=numbers)).distinct()
+        turns = JournalEntry.objects.filter(pk__in=numbers, turn__isnull=False).values_list("turn", flat=True)
+        rows = rows.filter(Q(entry__in=numbers) | Q(turn__in=list(turns)))
     if "before" in filters.times:
         rows = rows.filter(created_at__lt=filters.times["before"])
     if "after" in filters.times:
@@ -196,12 +199,14 @@ class Delivery:
         return self.obstacle
 
 
-def one(*, outbox_id: int) -> Delivery | None:
+def one(*, outbox_id: int, scope: Scope) -> Delivery | None:
     """One outgoing message; None: there is none (any more)."""
-    row = OutboxMessage.objects.select_related("session__contact", "entry", "turn").filter(pk=outbox_id).first()
+    found = scope.rows(OutboxMessage.objects.select_related("session__contact", "entry", "turn"))
+    row = found.filter(pk=outbox_id).first()
     if row is None:
         return None
-    others = OutboxMessage.objects.filter(turn=row.turn_id).exclude(pk=row.pk) if row.turn_id else None
+    together = scope.rows(OutboxMessage.objects.filter(turn=row.turn_id))
+    others = together.exclude(pk=row.pk) if row.turn_id else None
     return Delivery(
         row=row,
         standing=entries.send_standing(row),
@@ -213,9 +218,12 @@ def one(*, outbox_id: int) -> Delivery | None:
     )
 
 
-def parts_of(outbox_id: int) -> int:
-    """How many parts one decision about this message decides: a held reply is decided as a whole."""
-    row = OutboxMessage.objects.filter(pk=outbox_id).first()
-    if row is None or row.state != OutboxState.HELD or not row.turn_id:
+def parts_of(outbox_id: int, *, scope: Scope) -> int:
+    """How many parts one decision about this message decides: a held reply is decided as a whole. 0: there is none
+    (any more)."""
+    row = scope.rows(OutboxMessage.objects.filter(pk=outbox_id)).first()
+    if row is None:
+        return 0
+    if row.state != OutboxState.HELD or not row.turn_id:
         return 1
     return OutboxMessage.objects.filter(turn=row.turn_id, state=OutboxState.HELD).count()

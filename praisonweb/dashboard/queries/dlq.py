@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,20 +13,22 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from botsrt import conf
 from botsrt.core.states import DLQReason, DLQState, EntryState, EventKind, HistoryKind
 from botsrt.models import AuditEvent, DLQItem, HistoryMessage, JournalEntry, Turn
+from botsrt.services import bulk
 from botsrt.services.dlq import UNDO_DISCARD
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.filters import Filters, Key, address
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
-from praisonweb.dashboard.queries import entries, journal
+from praisonweb.dashboard.queries import entries, journal, limits
 from praisonweb.dashboard.queries.journal import Attempt
 from praisonweb.dashboard.queries.standing import Standing
-
-#: Items that one act on a group takes; the rest is a second click.
-MAX_GROUP_ACT = 500
 
 #: Messages of the history that are shown; the agent may have had more.
 _MAX_HISTORY = 50
 
 _MAX_TITLE_CHARS = 200
+
+#: Newest items whose people are counted; more are shown as "12+".
+_COUNTED = 1_000
 
 KEYS = (
     Key(name="bot", help="the bot's name"),
@@ -46,7 +49,8 @@ class Group:
     title: str
     account: str
     count: int
-    people: int
+    people: int  # those of the newest items
+    is_people_partial: bool  # there are items beyond, and may be people
     first_at: datetime
     last_at: datetime
     note: str
@@ -79,15 +83,14 @@ class Groups:
         return self.filters.values("state") in ([], [DLQState.OPEN])
 
 
-def groups(*, filters: Filters, before: int | None, now: datetime) -> Groups:
+def groups(*, filters: Filters, before: int | None, scope: Scope, now: datetime) -> Groups:
     """The groups that ``filters`` describe, the one that failed last first. ``before``: a newest item's id."""
     found = (
-        _matching(filters, now=now)
+        _matching(filters, scope=scope, now=now)
         .order_by()
         .values("fingerprint")
         .annotate(
             count=Count("pk"),
-            people=Count("entry__contact", distinct=True),
             first_at=Min("first_failed_at"),
             last_at=Max("last_failed_at"),
             newest_id=Max("pk"),
@@ -100,17 +103,20 @@ def groups(*, filters: Filters, before: int | None, now: datetime) -> Groups:
         found = found.filter(newest_id__lt=before)
     listed = list(found.order_by("-newest_id")[: PAGE_SIZE + 1])
     newest = {item.pk: item for item in DLQItem.objects.filter(pk__in=[row["newest_id"] for row in listed])}
-    rows = [_group(row, newest[row["newest_id"]], now) for row in listed if row["newest_id"] in newest]
+    people = _people(
+        _matching(filters, scope=scope, now=now).filter(fingerprint__in=[row["fingerprint"] for row in listed])
+    )
+    rows = [_group(row, newest[row["newest_id"]], people, now) for row in listed if row["newest_id"] in newest]
     return Groups(
         filters=filters,
         page=page_of(rows, [row.newest_id for row in rows], before=before),
         views=tuple(View(name=name, url=address(text), is_on=filters.text == text) for name, text in VIEWS.items()),
-        is_empty=not rows and not filters and before is None and not DLQItem.objects.exists(),
+        is_empty=not rows and not filters and before is None and not scope.rows(DLQItem.objects.all()).exists(),
     )
 
 
-def _matching(filters: Filters, *, now: datetime) -> QuerySet[DLQItem]:
-    rows = DLQItem.objects.all()
+def _matching(filters: Filters, *, scope: Scope, now: datetime) -> QuerySet[DLQItem]:
+    rows = scope.rows(DLQItem.objects.all())
     if filters.problems:
         return rows.none()
     rows = rows.filter(state__in=filters.values("state") or [DLQState.OPEN])
@@ -133,14 +139,25 @@ def awake(now: datetime) -> Q:
     return Q(snoozed_until__isnull=True) | Q(snoozed_until__lte=now)
 
 
-def _group(row: Mapping[str, Any], newest: DLQItem, now: datetime) -> Group:
+def _people(items: QuerySet[DLQItem]) -> Mapping[str, Counter[int | None]]:
+    """Group → the contacts of its newest items, with how many each has. One query, bounded however many failed."""
+    found: defaultdict[str, Counter[int | None]] = defaultdict(Counter)
+    newest = items.order_by("-pk").values_list("fingerprint", "entry__contact")[:_COUNTED]
+    for fingerprint, contact in newest:
+        found[fingerprint][contact] += 1
+    return found
+
+
+def _group(row: Mapping[str, Any], newest: DLQItem, people: Mapping[str, Counter[int | None]], now: datetime) -> Group:
     snoozed_until = row["snoozed_until"]
+    counted = people.get(row["fingerprint"], Counter())
     return Group(
         fingerprint=row["fingerprint"],
         title=title_of(newest),
         account=newest.account,
         count=row["count"],
-        people=row["people"],
+        people=len(counted.keys() - {None}),
+        is_people_partial=counted.total() < row["count"],
         first_at=row["first_at"],
         last_at=row["last_at"],
         note=row["note"],
@@ -188,9 +205,9 @@ class GroupPage:
         return bool(self.page.rows)
 
 
-def group(*, fingerprint: str, state: str, before: int | None, now: datetime) -> GroupPage | None:
+def group(*, fingerprint: str, state: str, before: int | None, scope: Scope, now: datetime) -> GroupPage | None:
     """The items of one group in one state, newest first; None: there never was such a group (or it was removed)."""
-    everything = DLQItem.objects.filter(fingerprint=fingerprint)
+    everything = scope.rows(DLQItem.objects.filter(fingerprint=fingerprint))
     some = everything.order_by("-pk").first()
     if some is None:
         return None
@@ -202,7 +219,6 @@ def group(*, fingerprint: str, state: str, before: int | None, now: datetime) ->
     open_items = everything.filter(state=DLQState.OPEN)
     sums = open_items.aggregate(
         count=Count("pk"),
-        people=Count("entry__contact", distinct=True),
         first_at=Min("first_failed_at"),
         last_at=Max("last_failed_at"),
         newest_id=Max("pk"),
@@ -211,7 +227,7 @@ def group(*, fingerprint: str, state: str, before: int | None, now: datetime) ->
         snoozed_until=Max("snoozed_until"),
     )
     return GroupPage(
-        group=_group({**sums, "fingerprint": fingerprint}, some, now) if sums["count"] else None,
+        group=_group({**sums, "fingerprint": fingerprint}, some, _people(open_items), now) if sums["count"] else None,
         fingerprint=fingerprint,
         title=title_of(some),
         page=page_of([_item_row(item) for item in listed], [item.pk for item in listed], before=before),
@@ -285,10 +301,10 @@ class Item:
         return f"It is {self.row.state} already{f', by {who}' if who else ''}."
 
 
-def item(*, item_id: int, now: datetime) -> Item | None:
+def item(*, item_id: int, scope: Scope, now: datetime) -> Item | None:
     """One item; None: there is none (any more)."""
     found = DLQItem.objects.select_related("entry", "entry__contact", "entry__session").defer("entry__raw")
-    row = found.filter(pk=item_id).first()
+    row = scope.rows(found).filter(pk=item_id).first()
     if row is None:
         return None
     return Item(
@@ -296,8 +312,8 @@ def item(*, item_id: int, now: datetime) -> Item | None:
         standing=entries.item_standing(row),
         person=entries.person(row.entry.contact),
         words=entries.first_words(row.entry.payload, max_chars=80),
-        attempts=tuple(journal.attempts_of(row.entry)),
-        history=_history(row),
+        attempts=tuple(journal.attempts_of(row.entry, scope=scope)),
+        history=_history(row, scope=scope),
         acts=tuple(AuditEvent.objects.filter(object_kind="dlq", object_id=str(row.pk)).order_by("-id")[:_MAX_HISTORY]),
         is_snoozed=row.snoozed_until is not None and row.snoozed_until > now,
         can_undo=row.state == DLQState.DISCARDED
@@ -307,7 +323,7 @@ def item(*, item_id: int, now: datetime) -> Item | None:
     )
 
 
-def _history(row: DLQItem) -> tuple[Said, ...]:
+def _history(row: DLQItem, *, scope: Scope) -> tuple[Said, ...]:
     """What the agent was given beside the message when it last failed: what had been written before that run began."""
     session = row.entry.session
     if session is None:
@@ -316,7 +332,7 @@ def _history(row: DLQItem) -> tuple[Said, ...]:
     before = latest.first() or row.last_failed_at
     written = Q(turn__finished_at__lte=before) | Q(turn__isnull=True, created_at__lte=before)
     found = (
-        HistoryMessage.objects.filter(written, session=session, pk__gt=session.context_start)
+        limits.said(HistoryMessage.objects.filter(written, session=session, pk__gt=session.context_start), scope)
         .exclude(kind__in=(HistoryKind.NOTE, HistoryKind.DIVIDER))
         .order_by("-pk")[: min(_MAX_HISTORY, conf.load().max_history)]
     )
@@ -330,21 +346,31 @@ def _history(row: DLQItem) -> tuple[Said, ...]:
 # -- before an act ----
 
 
-def open_ids(*, fingerprint: str, limit: int, now: datetime, readable_only: bool) -> list[int]:
+def row_of(*, item_id: int, scope: Scope) -> DLQItem | None:
+    """One item as it stands; None: there is none (any more)."""
+    return scope.rows(DLQItem.objects.select_related("entry").defer("entry__raw")).filter(pk=item_id).first()
+
+
+def has_group(*, fingerprint: str, scope: Scope) -> bool:
+    """Whether there is, or was, such a group."""
+    return scope.rows(DLQItem.objects.filter(fingerprint=fingerprint)).exists()
+
+
+def open_ids(*, fingerprint: str, readable_only: bool, scope: Scope) -> list[int]:
     """The items of a group that an act would take now, the oldest first: who has waited longest is helped first."""
-    rows = DLQItem.objects.filter(fingerprint=fingerprint, state=DLQState.OPEN)
+    rows = scope.rows(DLQItem.objects.filter(fingerprint=fingerprint, state=DLQState.OPEN))
     if readable_only:
         rows = rows.exclude(entry__kind=EventKind.UNREADABLE)
-    return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+    return list(rows.order_by("pk").values_list("pk", flat=True)[: bulk.MAX_ITEMS])
 
 
-def matching_ids(*, filters: Filters, now: datetime) -> list[int]:
-    """The open items that ``filters`` show, the oldest first, at most ``MAX_GROUP_ACT``."""
-    rows = _matching(filters, now=now).filter(state=DLQState.OPEN)
-    return list(rows.order_by("pk").values_list("pk", flat=True)[:MAX_GROUP_ACT])
+def matching_ids(*, filters: Filters, scope: Scope, now: datetime) -> list[int]:
+    """The open items that ``filters`` show, the oldest first, at most as many as one operation takes."""
+    rows = _matching(filters, scope=scope, now=now).filter(state=DLQState.OPEN)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[: bulk.MAX_ITEMS])
 
 
-def consequence(ids: Sequence[int], *, now: datetime) -> str:
+def consequence(ids: Sequence[int], *, scope: Scope, now: datetime) -> str:
     """What running the entries of these items again means for people."""
     entry_ids = DLQItem.objects.filter(pk__in=ids).values("entry")
-    return journal.consequence(entry_ids, now=now)
+    return journal.consequence(entry_ids, scope=scope, now=now)

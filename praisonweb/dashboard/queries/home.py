@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.urls import reverse
 
-from botsrt.core.states import DLQState, EntryState, OutboxState, PairingState, TurnState
-from botsrt.models import DLQItem, JournalEntry, OutboxMessage, Pairing, Turn, Worker
+from botsrt.core.states import BulkItemState, BulkState, DLQState, EntryState, OutboxState, PairingState, TurnState
+from botsrt.models import BulkItem, DLQItem, JournalEntry, OutboxMessage, Pairing, Turn, Worker
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.filters import address
-from praisonweb.dashboard.queries import bots
+from praisonweb.dashboard.queries import bots, operations
 from praisonweb.dashboard.queries.bots import BotRow
 from praisonweb.dashboard.queries.dlq import awake
 from praisonweb.dashboard.queries.standing import Tone
@@ -61,16 +62,17 @@ class _Pile:
     oldest_at: datetime | None
 
 
-def read(*, now: datetime) -> Home:
+def read(*, scope: Scope, now: datetime) -> Home:
     """Home as it stands."""
-    rows = bots.rows(now=now)
+    rows = bots.rows(scope=scope, now=now)
     times = [at for row in rows for at in (row.last_inbound_at, row.last_outbound_at) if at]
     concerns = [
-        *_workers(rows, now),
-        *_unanswered(now),
-        *_asking(now),
-        *_dead(now),
-        *_unsent(),
+        *_workers(rows, scope, now),
+        *_unanswered(scope, now),
+        *_asking(scope, now),
+        *_dead(scope, now),
+        *_unsent(scope),
+        *_bulk(scope, now),
         *_not_applied(rows),
     ]
     worst_first = [Tone.BAD, Tone.WARN]
@@ -82,7 +84,7 @@ def read(*, now: datetime) -> Home:
     )
 
 
-def _workers(rows: Sequence[BotRow], now: datetime) -> Iterator[Concern]:
+def _workers(rows: Sequence[BotRow], scope: Scope, now: datetime) -> Iterator[Concern]:
     """Nobody at work, else the bots that do not run."""
     is_wanted = any(row.is_enabled for row in rows)
     if is_wanted and not _has_live_worker(now):
@@ -90,7 +92,7 @@ def _workers(rows: Sequence[BotRow], now: datetime) -> Iterator[Concern]:
             tone=Tone.BAD,
             title="No worker runs",
             text="Nothing is read, answered or sent. What platforms deliver meanwhile waits there, or in the journal.",
-            url=reverse("workers"),
+            url="" if scope.is_limited else reverse("workers"),
             link="Workers",
             command="manage.py runbots",
         )
@@ -123,16 +125,17 @@ def _has_live_worker(now: datetime) -> bool:
     return any(at + timedelta(seconds=seconds) > now for at, seconds in beats[:_MAX_WORKERS])
 
 
-def _unanswered(now: datetime) -> Iterator[Concern]:
+def _unanswered(scope: Scope, now: datetime) -> Iterator[Concern]:
     """Messages that wait for their turn, or are in one."""
-    waiting = _pile(JournalEntry.objects.filter(state=EntryState.PENDING), "received_at")
+    waiting = _pile(scope.rows(JournalEntry.objects.filter(state=EntryState.PENDING)), "received_at")
     # Found through the turns in a query of their own: few run, and a join would let the planner read every entry.
     turn_ids = list(
         Turn.objects.filter(state=TurnState.RUNNING)
         .order_by("lease_expires_at")
         .values_list("pk", flat=True)[:_MAX_TURNS]
     )
-    running = _pile(JournalEntry.objects.filter(turn__in=turn_ids, state=EntryState.CLAIMED), "received_at")
+    claimed = JournalEntry.objects.filter(turn__in=turn_ids, state=EntryState.CLAIMED)
+    running = _pile(scope.rows(claimed), "received_at")
     oldest_at = min(filter(None, (waiting.oldest_at, running.oldest_at)), default=None)
     if oldest_at is None or now - oldest_at < _UNANSWERED_WARN:
         return
@@ -147,8 +150,9 @@ def _unanswered(now: datetime) -> Iterator[Concern]:
     )
 
 
-def _asking(now: datetime) -> Iterator[Concern]:
-    asking = _pile(Pairing.objects.filter(state=PairingState.WAITING, expires_at__gt=now), "created_at")
+def _asking(scope: Scope, now: datetime) -> Iterator[Concern]:
+    waiting = Pairing.objects.filter(state=PairingState.WAITING, expires_at__gt=now)
+    asking = _pile(scope.rows(waiting), "created_at")
     if asking.count:
         yield Concern(
             tone=Tone.WARN,
@@ -160,8 +164,8 @@ def _asking(now: datetime) -> Iterator[Concern]:
         )
 
 
-def _dead(now: datetime) -> Iterator[Concern]:
-    pile = _pile(DLQItem.objects.filter(awake(now), state=DLQState.OPEN), "first_failed_at")
+def _dead(scope: Scope, now: datetime) -> Iterator[Concern]:
+    pile = _pile(scope.rows(DLQItem.objects.filter(awake(now), state=DLQState.OPEN)), "first_failed_at")
     if pile.count:
         yield Concern(
             tone=Tone.BAD,
@@ -173,8 +177,8 @@ def _dead(now: datetime) -> Iterator[Concern]:
         )
 
 
-def _unsent() -> Iterator[Concern]:
-    unknown = _pile(OutboxMessage.objects.filter(state=OutboxState.UNKNOWN), "created_at")
+def _unsent(scope: Scope) -> Iterator[Concern]:
+    unknown = _pile(scope.rows(OutboxMessage.objects.filter(state=OutboxState.UNKNOWN)), "created_at")
     if unknown.count:
         yield Concern(
             tone=Tone.BAD,
@@ -184,7 +188,7 @@ def _unsent() -> Iterator[Concern]:
             url=reverse("deliveries") + address("state:unknown"),
             link="Decide",
         )
-    held = _pile(OutboxMessage.objects.filter(state=OutboxState.HELD), "created_at")
+    held = _pile(scope.rows(OutboxMessage.objects.filter(state=OutboxState.HELD)), "created_at")
     if held.count:
         yield Concern(
             tone=Tone.WARN,
@@ -193,6 +197,34 @@ def _unsent() -> Iterator[Concern]:
             since=held.oldest_at,
             url=reverse("deliveries") + address("state:held"),
             link="Decide",
+        )
+
+
+def _bulk(scope: Scope, now: datetime) -> Iterator[Concern]:
+    """Bulk operations that nobody goes on with, or that stopped by themselves."""
+    mine = operations.theirs(scope)
+    running = mine.filter(state=BulkState.RUNNING, moved_at__lte=now - operations.STUCK_AFTER)
+    stuck = _pile(running.filter(step_ends_at=None), "moved_at")
+    if stuck.count:
+        yield Concern(
+            tone=Tone.BAD,
+            title=f"Nobody goes on with {stuck.count:,} bulk {'act' if stuck.count == 1 else 'acts'}",
+            text="The task cluster does not run, or is busy.",
+            since=stuck.oldest_at,
+            url=reverse("operations"),
+            link="Show them",
+            command="manage.py qcluster",
+        )
+    left = BulkItem.objects.filter(operation=OuterRef("pk"), state=BulkItemState.WAITING)
+    pile = _pile(mine.filter(Exists(left), state=BulkState.STOPPED, stopped_by=""), "moved_at")
+    if pile.count:
+        yield Concern(
+            tone=Tone.WARN,
+            title=f"{pile.count:,} bulk {'act' if pile.count == 1 else 'acts'} stopped before the end",
+            text="A step failed as before, or had no result in time; the rest is left as it was.",
+            since=pile.oldest_at,
+            url=reverse("operations"),
+            link="Look into it",
         )
 
 

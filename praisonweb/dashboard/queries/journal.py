@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 
 from botsrt import conf
-from botsrt.core.states import ENDED_ENTRY_STATES, DLQState, EntryState, EventKind, OutboxState
+from botsrt.core.states import ENDED_ENTRY_STATES, DLQState, EntryState, EventKind, OutboxState, TurnState
 from botsrt.models import AuditEvent, Contact, DLQItem, JournalEntry, OutboxMessage, Turn
+from botsrt.services import bulk
 from praisonweb.dashboard import paging
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.filters import Facet, Filters, Key, address, facet
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
 from praisonweb.dashboard.queries import entries
@@ -23,11 +27,15 @@ from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
 #: A message that waits longer than this is stuck: home says so, too.
 STUCK_AFTER = timedelta(minutes=2)
 
-#: Newest rows whose facets are counted; more are shown as "5,000+".
+#: Newest rows whose facets are counted; more are shown as "5,000+". Looked for among the newest of the journal.
 _COUNTED = 5_000
+_LOOKED_AT = 50_000
 
 #: Contacts that one ``from:`` can mean.
 _MAX_CONTACTS = 200
+
+#: Running turns that are looked at: more than several workers run together.
+_MAX_RUNNING = 500
 
 #: Turns and events on the page of one entry.
 _MAX_TURNS = 50
@@ -97,9 +105,9 @@ class Journal:
         return bool(self.page.rows)
 
 
-def read(*, filters: Filters, before: int | None, now: datetime) -> Journal:
+def read(*, filters: Filters, before: int | None, scope: Scope, now: datetime) -> Journal:
     """A page of the entries that ``filters`` describe, newest first."""
-    found = _matching(filters, now=now)
+    found = _matching(filters, scope=scope, now=now)
     rows = found.filter(pk__lt=before) if before is not None else found
     rows, window_end = paging.window(rows) if filters.words else (rows, None)
     for word in filters.words:
@@ -113,15 +121,15 @@ def read(*, filters: Filters, before: int | None, now: datetime) -> Journal:
             before=before,
             window_end=window_end,
         ),
-        facets=_facets(filters, now=now),
-        views=_views(filters, now=now),
+        facets=_facets(filters, scope=scope, now=now),
+        views=_views(filters, scope=scope, now=now),
         is_empty=not listed and not filters and before is None,
     )
 
 
-def _matching(filters: Filters, *, now: datetime, but: Sequence[str] = ()) -> QuerySet[JournalEntry]:
+def _matching(filters: Filters, *, scope: Scope, now: datetime, but: Sequence[str] = ()) -> QuerySet[JournalEntry]:
     """The entries that the tokens describe. Tokens of ``but`` do not count, and free words never do."""
-    rows = JournalEntry.objects.all()
+    rows = scope.rows(JournalEntry.objects.all())
     if filters.problems:
         return rows.none()
     for key, column in (("bot", "account"), ("platform", "platform"), ("state", "state"), ("kind", "kind")):
@@ -162,20 +170,21 @@ def _having(rows: QuerySet[JournalEntry], what: str) -> QuerySet[JournalEntry]:
 
 
 def _is(view: str, *, now: datetime) -> Q:
-    waits = Q(state=EntryState.PENDING) | Q(state=EntryState.CLAIMED)
     if view == "stuck":
-        return waits & Q(received_at__lt=now - STUCK_AFTER)
+        # Claimed ones are found through their turns: few run, and there is no index of what is claimed.
+        running = Turn.objects.filter(state=TurnState.RUNNING).order_by("lease_expires_at")
+        claimed = Q(state=EntryState.CLAIMED, turn__in=list(running.values_list("pk", flat=True)[:_MAX_RUNNING]))
+        return (Q(state=EntryState.PENDING) | claimed) & Q(received_at__lt=now - STUCK_AFTER)
     return Q(state=EntryState.DEAD) | Q(state=EntryState.PENDING, attempts__gt=0)
 
 
-def _facets(filters: Filters, *, now: datetime) -> tuple[Facet, ...]:
-    """Counts of the newest rows by state, bot, platform and kind: one query; each facet leaves its own filter out."""
+def _facets(filters: Filters, *, scope: Scope, now: datetime) -> tuple[Facet, ...]:
+    """Counts of the newest rows by state, bot, platform and kind; each facet leaves its own filter out."""
     keys = {"state": "state", "bot": "account", "platform": "platform", "kind": "kind"}
-    newest = _matching(filters, now=now, but=tuple(keys)).order_by("-pk").values("pk")[:_COUNTED]
-    groups = list(
-        JournalEntry.objects.filter(pk__in=newest).order_by().values_list(*keys.values()).annotate(count=Count("pk"))
-    )
-    is_partial = sum(group[-1] for group in groups) >= _COUNTED
+    last = scope.rows(JournalEntry.objects.all()).order_by("-pk").values_list("pk", flat=True).first() or 0
+    matching = _matching(filters, scope=scope, now=now, but=tuple(keys)).filter(pk__gt=last - _LOOKED_AT)
+    groups = _counted(matching.order_by("-pk").values_list(*keys.values())[:_COUNTED])
+    is_partial = last > _LOOKED_AT or sum(group[-1] for group in groups) >= _COUNTED
     counts: dict[str, Counter[str]] = {key: Counter() for key in keys}
     for *values, count in groups:
         by_key = dict(zip(keys, values, strict=True))
@@ -190,14 +199,27 @@ def _facets(filters: Filters, *, now: datetime) -> tuple[Facet, ...]:
     )
 
 
-def _views(filters: Filters, *, now: datetime) -> tuple[View, ...]:
+def _counted(rows: QuerySet[JournalEntry, Any]) -> list[Any]:
+    """How often each combination of values is there: counted by the database, since the ORM cannot group a slice."""
+    try:
+        statement, parameters = rows.query.sql_with_params()
+    except EmptyResultSet:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT newest.*, count(*) FROM ({statement}) AS newest GROUP BY 1, 2, 3, 4", parameters)  # noqa: S608
+        return list(cursor.fetchall())
+
+
+def _views(filters: Filters, *, scope: Scope, now: datetime) -> tuple[View, ...]:
     """The saved views. Their rows are few when all is well; more than 999 are not counted."""
     piles = {
         "Stuck": JournalEntry.objects.filter(_is("stuck", now=now)),
         "Failing": JournalEntry.objects.filter(_is("failing", now=now)),
         "Held": JournalEntry.objects.filter(state=EntryState.HELD),
     }
-    counts = {name: len(rows.order_by().values_list("pk", flat=True)[:1_000]) for name, rows in piles.items()}
+    counts = {
+        name: len(scope.rows(rows).order_by().values_list("pk", flat=True)[:1_000]) for name, rows in piles.items()
+    }
     return tuple(
         View(name=name, url=address(text), is_on=filters.text == text, count=_count(counts.get(name)))
         for name, text in VIEWS.items()
@@ -326,12 +348,12 @@ class Entry:
         return self.row.available_at if self.row.state == EntryState.PENDING else None
 
 
-def entry(*, entry_id: int, tab: str) -> Entry | None:
+def entry(*, entry_id: int, tab: str, scope: Scope) -> Entry | None:
     """One entry with one of its tabs; None: there is none (any more)."""
     found = JournalEntry.objects.select_related("contact", "session", "turn", "dlq_item")
     if tab != "raw":
         found = found.defer("raw")
-    row = found.filter(pk=entry_id).first()
+    row = scope.rows(found).filter(pk=entry_id).first()
     if row is None:
         return None
     item: DLQItem | None = getattr(row, "dlq_item", None)
@@ -342,9 +364,9 @@ def entry(*, entry_id: int, tab: str) -> Entry | None:
         case "reply":
             content["parts"] = tuple(_part(part) for part in _parts(row))
         case "attempts":
-            content["attempts"] = tuple(attempts_of(row))
+            content["attempts"] = tuple(attempts_of(row, scope=scope))
         case "trace":
-            content["trace"] = tuple(sorted(_trace(row, item), key=lambda station: station.at))
+            content["trace"] = tuple(sorted(_trace(row, item, scope=scope), key=lambda station: station.at))
     return Entry(
         row=row,
         standing=entries.standing(row),
@@ -354,6 +376,11 @@ def entry(*, entry_id: int, tab: str) -> Entry | None:
         tab=tab,
         **content,
     )
+
+
+def is_there(*, entry_id: int, scope: Scope) -> bool:
+    """Whether there is such an entry."""
+    return scope.rows(JournalEntry.objects.filter(pk=entry_id)).exists()
 
 
 def shown_json(value: object) -> tuple[str, bool]:
@@ -384,7 +411,7 @@ def _part(part: OutboxMessage) -> Part:
     )
 
 
-def _turns(row: JournalEntry) -> list[Turn]:
+def _turns(row: JournalEntry, *, scope: Scope) -> list[Turn]:
     """The runs that can have been of this entry: a row knows its latest turn only, so that earlier ones are those of
     its conversation since it came that ended with no entry of their own."""
     if row.session_id is None:
@@ -392,13 +419,17 @@ def _turns(row: JournalEntry) -> list[Turn]:
     since = Turn.objects.filter(session=row.session_id, started_at__gte=row.received_at)
     others = JournalEntry.objects.filter(turn=OuterRef("pk")).exclude(pk=row.pk)
     mine = Q(pk=row.turn_id) if row.turn_id else Q(pk=None)
-    found = since.filter(mine | ~Exists(others)).order_by(F("started_at").desc(), "-id")
+    alone = Q(~Exists(others))
+    if scope.accounts is not None:  # a run knows no bot: where others were spoken with too, it may have been for them
+        together = JournalEntry.objects.filter(session=OuterRef("session"))
+        alone &= Q(~Exists(together.exclude(account__in=sorted(scope.accounts))))
+    found = since.filter(mine | alone).order_by(F("started_at").desc(), "-id")
     return list(found[:_MAX_TURNS])
 
 
-def attempts_of(row: JournalEntry) -> Iterator[Attempt]:
+def attempts_of(row: JournalEntry, *, scope: Scope) -> Iterator[Attempt]:
     """The runs of an entry, the latest first."""
-    for turn in _turns(row):
+    for turn in _turns(row, scope=scope):
         yield Attempt(
             id=str(turn.pk),
             standing=entries.turn_standing(turn),
@@ -416,7 +447,7 @@ def attempts_of(row: JournalEntry) -> Iterator[Attempt]:
         )
 
 
-def _trace(row: JournalEntry, item: DLQItem | None) -> Iterator[Station]:
+def _trace(row: JournalEntry, item: DLQItem | None, *, scope: Scope) -> Iterator[Station]:
     """Every station of an entry that the database knows."""
     sent_at = str(row.payload.get("sent_at") or "")
     yield Station(
@@ -425,7 +456,7 @@ def _trace(row: JournalEntry, item: DLQItem | None) -> Iterator[Station]:
         title="Received and stored",
         text=f"The platform's own time is {sent_at}." if sent_at else "",
     )
-    for turn in _turns(row):
+    for turn in _turns(row, scope=scope):
         standing = entries.turn_standing(turn)
         yield Station(at=turn.started_at, tone=Tone.IDLE, title=f"Turn started, on {turn.worker_id}")
         if turn.finished_at:
@@ -463,23 +494,23 @@ def _audited(row: JournalEntry, item: DLQItem | None) -> Iterator[Station]:
 
 # -- before an act ----
 
-#: Entries that one act takes; the rest is a second click.
-MAX_ACT = 500
 
-
-def matching_ids(*, filters: Filters, now: datetime) -> list[int]:
-    """The entries that ``filters`` show and that can be replayed, the newest first, at most ``MAX_ACT``."""
-    rows = _matching(filters, now=now).filter(state__in=ENDED_ENTRY_STATES).exclude(kind=EventKind.UNREADABLE)
+def matching_ids(*, filters: Filters, scope: Scope, now: datetime) -> list[int]:
+    """The entries that ``filters`` show and that can be replayed, the oldest first; of more than one operation takes,
+    the newest."""
+    rows = (
+        _matching(filters, scope=scope, now=now).filter(state__in=ENDED_ENTRY_STATES).exclude(kind=EventKind.UNREADABLE)
+    )
     if filters.words:
         rows, _ = paging.window(rows)
     for word in filters.words:
         rows = rows.filter(payload__text__icontains=word)
-    return list(rows.order_by("-pk").values_list("pk", flat=True)[:MAX_ACT])
+    return sorted(rows.order_by("-pk").values_list("pk", flat=True)[: bulk.MAX_ITEMS])
 
 
-def consequence(ids: Sequence[int] | QuerySet[Any, Any], *, now: datetime) -> str:
+def consequence(ids: Sequence[int] | QuerySet[Any, Any], *, scope: Scope, now: datetime) -> str:
     """What replaying these entries means for people."""
-    rows = JournalEntry.objects.filter(pk__in=ids)
+    rows = scope.rows(JournalEntry.objects.filter(pk__in=ids))
     found = rows.aggregate(
         people=Count("contact", distinct=True),
         late=Count("pk", filter=Q(received_at__lt=now - timedelta(seconds=conf.load().late_reply_seconds))),

@@ -12,6 +12,7 @@ from botsrt.core.states import PairingPurpose, PairingState, Proof, UnknownUserP
 from botsrt.core.text import one_line
 from botsrt.models import AdapterState, Bot, Contact, Pairing
 from botsrt.services import pairing
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
 from praisonweb.dashboard.queries import entries
 from praisonweb.dashboard.queries.standing import Standing, Tone
@@ -114,45 +115,46 @@ class Pairings:
         return bool(self.page.rows)
 
 
-def read(*, tab: str, before: int | None, now: datetime) -> Pairings:
+def read(*, tab: str, before: int | None, scope: Scope, now: datetime) -> Pairings:
     """A page of one tab."""
-    rows = Pairing.objects.filter(state__in=TABS[tab]).select_related("contact", "other")
+    rows = scope.rows(Pairing.objects.filter(state__in=TABS[tab])).select_related("contact", "other")
     if before is not None:
         rows = rows.filter(pk__lt=before)
     listed = list(rows.order_by("-pk")[: PAGE_SIZE + 1])
-    names = _same_names(listed)
-    shown = [_row(request, names=names, now=now) for request in listed]
+    names = _same_names(listed, scope)
+    shown = [_row(request, names=names, scope=scope, now=now) for request in listed]
     page = page_of(shown, [row.id for row in shown], before=before)
     return Pairings(
         tab=tab,
-        tabs=tuple(Tab(name=name, count=_count(states), is_on=name == tab) for name, states in TABS.items()),
+        tabs=tuple(Tab(name=name, count=_count(states, scope), is_on=name == tab) for name, states in TABS.items()),
         page=page,
-        turned_away=pairing.turned_away(account=None, since=now - timedelta(hours=1)),
-        addresses=() if shown else tuple(_addresses()),
+        turned_away=pairing.turned_away(accounts=scope.accounts, since=now - timedelta(hours=1)),
+        addresses=() if shown else tuple(_addresses(scope)),
     )
 
 
-def request_of(*, request_id: int, now: datetime) -> Row | None:
+def request_of(*, request_id: int, scope: Scope, now: datetime) -> Row | None:
     """One request; None: there is none (any more)."""
-    request = Pairing.objects.select_related("contact", "other").filter(pk=request_id).first()
-    return _row(request, names=_same_names([request]), now=now) if request else None
+    request = scope.rows(Pairing.objects.select_related("contact", "other")).filter(pk=request_id).first()
+    return _row(request, names=_same_names([request], scope), scope=scope, now=now) if request else None
 
 
-def accounts() -> list[str]:
+def accounts(*, scope: Scope) -> list[str]:
     """The bots for which somebody waits, those with policy pair first."""
     waiting = Pairing.objects.filter(state=PairingState.WAITING).values("account")
-    bots = Bot.objects.filter(Q(policy=UnknownUserPolicy.PAIR) | Q(account__in=waiting))
+    bots = scope.rows(Bot.objects.all()).filter(Q(policy=UnknownUserPolicy.PAIR) | Q(account__in=waiting))
     return list(bots.order_by("account").values_list("account", flat=True))
 
 
-def _count(states: Sequence[PairingState]) -> str:
+def _count(states: Sequence[PairingState], scope: Scope) -> str:
     if states != TABS["waiting"]:
         return ""
-    count = len(Pairing.objects.filter(state__in=states).order_by().values_list("pk", flat=True)[:_COUNTED])
+    rows = scope.rows(Pairing.objects.filter(state__in=states))
+    count = len(rows.order_by().values_list("pk", flat=True)[:_COUNTED])
     return "999+" if count >= _COUNTED else str(count)
 
 
-def _same_names(requests: Collection[Pairing]) -> dict[str, list[Contact]]:
+def _same_names(requests: Collection[Pairing], scope: Scope) -> dict[str, list[Contact]]:
     """Shown name → the contacts that have access and are called so, for the names of those who ask."""
     names = {request.contact.display_name for request in requests if request.contact.display_name}
     if not names:
@@ -162,15 +164,17 @@ def _same_names(requests: Collection[Pairing]) -> dict[str, list[Contact]]:
         display_name__in=names,
         pairings__state=PairingState.APPROVED,
         pairings__purpose=PairingPurpose.ACCESS,
+        **({} if scope.accounts is None else {"pairings__account__in": sorted(scope.accounts)}),
     )
     for contact in paired.distinct().order_by("pk")[:200]:
         known.setdefault(contact.display_name, []).append(contact)
     return known
 
 
-def _row(request: Pairing, *, names: dict[str, list[Contact]], now: datetime) -> Row:
+def _row(request: Pairing, *, names: dict[str, list[Contact]], scope: Scope, now: datetime) -> Row:
     contact = request.contact
     is_link = request.purpose == PairingPurpose.LINK
+    is_other_ours = scope.allows(request.other_account)
     return Row(
         id=request.pk,
         is_link=is_link,
@@ -179,7 +183,7 @@ def _row(request: Pairing, *, names: dict[str, list[Contact]], now: datetime) ->
         person=entries.person(contact),
         handle=f"@{one_line(contact.user_name)}" if contact.user_name else "",
         contact=str(contact),
-        other=str(request.other) if request.other else "",
+        other=(str(request.other) if is_other_ours else "an account at another bot") if request.other else "",
         gives_access=request.other_needs_access,
         asked_count=request.asked_count,
         asked_at=request.created_at,
@@ -191,8 +195,17 @@ def _row(request: Pairing, *, names: dict[str, list[Contact]], now: datetime) ->
         decided_by=request.decided_by,
         decided_at=request.decided_at,
         reason=request.reason,
-        approve_obstacle="Nobody has sent its code from another account yet." if is_link and not request.other else "",
+        approve_obstacle=_approve_obstacle(request, is_other_ours=is_other_ours) if is_link else "",
     )
+
+
+def _approve_obstacle(request: Pairing, *, is_other_ours: bool) -> str:
+    """Why a link cannot be confirmed."""
+    if not request.other:
+        return "Nobody has sent its code from another account yet."
+    if request.other_needs_access and not is_other_ours:
+        return "It gives access to a bot that is not among yours."
+    return ""
 
 
 def _hints(request: Pairing, *, names: dict[str, list[Contact]], now: datetime) -> list[str]:
@@ -208,7 +221,8 @@ def _hints(request: Pairing, *, names: dict[str, list[Contact]], now: datetime) 
     return hints
 
 
-def _addresses() -> list[Address]:
+def _addresses(scope: Scope) -> list[Address]:
     states = AdapterState.objects.filter(bot__policy=UnknownUserPolicy.PAIR, bot__is_enabled=True)
+    states = scope.rows(states, "bot__account")
     rows = states.order_by("bot__account").values_list("bot__account", "bot__platform", "identity")[:20]
     return [Address(account=account, platform=platform, identity=identity) for account, platform, identity in rows]

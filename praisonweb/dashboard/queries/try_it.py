@@ -14,6 +14,7 @@ from botsrt.core.access import Verdict
 from botsrt.core.states import EntryState, OutboxSource, OutboxState, Outcome
 from botsrt.models import Bot, DLQItem, JournalEntry, OutboxMessage
 from botsrt.services import codes, pairing
+from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.queries.bots import BotRow
 from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
@@ -60,19 +61,19 @@ class Chat:
         return any(message.is_open for message in self.messages)
 
 
-def web_bots(*, now: datetime) -> list[BotRow]:
+def web_bots(*, scope: Scope, now: datetime) -> list[BotRow]:
     """The bots that can be tried in the browser."""
-    return bots.rows(now=now, platform=PLATFORM)
+    return bots.rows(scope=scope, now=now, platform=PLATFORM)
 
 
-def takes_messages(*, account: str) -> bool:
+def takes_messages(*, account: str, scope: Scope) -> bool:
     """Whether there is an enabled web bot of this name."""
-    return Bot.objects.filter(account=account, platform=PLATFORM, is_enabled=True).exists()
+    return scope.rows(Bot.objects.filter(account=account, platform=PLATFORM, is_enabled=True)).exists()
 
 
-def chat(*, account: str, user_id: str, before: int | None, now: datetime) -> Chat | None:
+def chat(*, account: str, user_id: str, before: int | None, scope: Scope, now: datetime) -> Chat | None:
     """The newest page of a conversation, or the one that ends before an entry. None: there is no such web bot."""
-    row = next(iter(bots.rows(now=now, platform=PLATFORM, account=account)), None)
+    row = next(iter(bots.rows(scope=scope, now=now, platform=PLATFORM, account=account)), None)
     if row is None:
         return None
     entries, has_earlier = _entries(account, user_id, before)

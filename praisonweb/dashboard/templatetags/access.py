@@ -20,6 +20,12 @@ def may(user: Any, act: str) -> bool:
     return access.may(user, Act(act))
 
 
+@register.filter
+def sees_all_bots(user: Any) -> bool:
+    """``{% if user|sees_all_bots %}``: what is about all bots is open to them."""
+    return not access.scope(user).is_limited
+
+
 @register.simple_tag(takes_context=True)
 def why_not(context: template.Context, act: str) -> str:
     """The reason as a sentence, empty where the act is allowed: ``{% why_not "retry" as reason %}``."""

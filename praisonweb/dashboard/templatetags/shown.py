@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from django.template.defaultfilters import stringfilter
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from praisonweb.dashboard import access
@@ -106,6 +106,23 @@ def visible(text: str) -> str:
 
 
 @register.simple_tag
+def marked(text: str, words: Collection[str] = ()) -> SafeString:
+    """Foreign text, ``visible``, with what begins like one of ``words`` marked."""
+    if not words:
+        return format_html("{}", visible(text))
+    found = re.compile(rf"(?<!\w)((?:{'|'.join(map(re.escape, words))})\w*)", re.IGNORECASE)
+    pieces = found.split(text)  # outside, inside, outside, …
+    return format_html_join(
+        "",
+        "{}",
+        (
+            (format_html("<mark>{}</mark>", visible(piece)) if place % 2 else visible(piece),)
+            for place, piece in enumerate(pieces)
+        ),
+    )
+
+
+@register.simple_tag
 def icon(name: str) -> SafeString:
     """A drawing of ``static/icons.svg``, for the eye alone."""
     return format_html(
@@ -149,7 +166,9 @@ def act_link(
 ) -> dict[str, Any]:
     """A button that asks before an act. One that is not possible now, or not allowed, stays visible and says why."""
     address = reverse(url_name, args=args)
-    obstacle = access.why_not(context.get("user"), access.act_of(address)) or obstacle
+    user = context.get("user")
+    limit = access.is_about_all_bots(address) and access.why_limited(user)
+    obstacle = access.why_not(user, access.act_of(address)) or limit or obstacle
     parameters = urlencode({"back": back}) if back else ""
     return {
         "label": label,
@@ -162,13 +181,15 @@ def act_link(
 
 @register.inclusion_tag("_nav_link.html", takes_context=True)
 def nav_link(context: template.Context, url_name: str, label: str, icon_name: str, keys: str = "") -> dict[str, Any]:
-    """An entry of the navigation; marked on its own page and those below it."""
-    url = reverse(url_name)
+    """An entry of the navigation; marked on its own page and those below it. One about all bots stays visible for
+    those who are limited to some, and says why it is closed."""
+    url, user = reverse(url_name), context.get("user")
     path = context["request"].path
     return {
         "url": url,
         "label": label,
         "icon": icon_name,
         "keys": keys,
+        "obstacle": access.is_about_all_bots(url) and access.why_limited(user),
         "is_here": path == url or (url != "/" and path.startswith(url)),
     }

@@ -16,7 +16,7 @@ from botsrt.core.ports import Option
 from botsrt.runtime import platforms
 from botsrt.services import bots as service
 from praisonweb.dashboard import acts, htmx
-from praisonweb.dashboard.access import Act, requires, staff_only
+from praisonweb.dashboard.access import Act, all_bots, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import agents
 from praisonweb.dashboard.views.bots import option_field
@@ -54,12 +54,14 @@ def _settings(values: Mapping[str, Any]) -> dict[str, str]:
 
 @require_safe
 @staff_only
+@all_bots
 def page(request: HttpRequest) -> HttpResponse:
     return htmx.page_or_part(request, "agents/page.html", "agents/_list.html", {"agents": agents.rows()})
 
 
 @require_safe
 @staff_only
+@all_bots
 def agent(request: HttpRequest, name: str) -> HttpResponse:
     shown = agents.one(name=name)
     if shown is None:
@@ -73,6 +75,7 @@ def _no_agent(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.AGENTS)
+@all_bots
 def add(request: HttpRequest) -> HttpResponse:
     """Choose a kind, then say what it needs."""
     kind, known = request.GET.get("kind", ""), platforms.agent_kinds()
@@ -101,6 +104,7 @@ def add(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.AGENTS)
+@all_bots
 def edit(request: HttpRequest, name: str) -> HttpResponse:
     shown = agents.one(name=name)
     if shown is None:
@@ -136,6 +140,7 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.AGENTS)
+@all_bots
 def remove(request: HttpRequest, name: str) -> HttpResponse:
     question = Question(
         title=f"Remove 1 agent, {name}?",

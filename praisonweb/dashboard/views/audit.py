@@ -7,12 +7,13 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from praisonweb.dashboard import filters, htmx, paging
-from praisonweb.dashboard.access import Act, requires
+from praisonweb.dashboard.access import Act, all_bots, requires
 from praisonweb.dashboard.queries import audit
 
 
 @require_safe
 @requires(Act.AUDIT)
+@all_bots
 def page(request: HttpRequest) -> HttpResponse:
     wanted = filters.parse(request.GET.get("q", ""), keys=audit.KEYS, now=timezone.now())
     shown = audit.read(filters=wanted, before=paging.before(request))

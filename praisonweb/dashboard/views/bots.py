@@ -20,8 +20,8 @@ from botsrt.core.states import UnknownUserPolicy
 from botsrt.runtime import platforms
 from botsrt.services import bots as service
 from botsrt.services.bots import COMMON_SETTINGS, Changes, Shape
-from praisonweb.dashboard import acts, htmx
-from praisonweb.dashboard.access import Act, requires, staff_only
+from praisonweb.dashboard import access, acts, htmx, sudo
+from praisonweb.dashboard.access import Act, all_bots, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import bots
 from praisonweb.dashboard.sudo import sudo_required
@@ -42,14 +42,14 @@ _POLICIES = {
 @require_safe
 @staff_only
 def page(request: HttpRequest) -> HttpResponse:
-    context = {"bots": bots.rows(now=timezone.now())}
+    context = {"bots": bots.rows(scope=access.scope(request.user), now=timezone.now())}
     return htmx.page_or_part(request, "bots/page.html", "bots/_list.html", context)
 
 
 @require_safe
 @staff_only
 def bot(request: HttpRequest, account: str) -> HttpResponse:
-    shown = bots.one(account=account, now=timezone.now())
+    shown = bots.one(account=account, scope=access.scope(request.user), now=timezone.now())
     if shown is None:
         return _no_bot(request, account)
     return htmx.page_or_part(request, "bots/bot.html", "bots/_bot.html", {"bot": shown.row, "shown": shown})
@@ -95,18 +95,23 @@ class SettingsForm(acts.ReasonForm):
             choices=[(policy.value, words) for policy, words in _POLICIES.items()],
         )
         for option in (*COMMON_SETTINGS, *shape.settings):
-            self.fields[f"setting:{option.name}"] = option_field(option)
+            if not option.is_guarded:
+                self.fields[f"setting:{option.name}"] = option_field(option)
         self.order_fields([name for name in self.fields if name != "reason"])
 
 
 class CredentialsForm(acts.ReasonForm):
-    """Write-only: what is stored is never shown again, and an empty field leaves it as it is."""
+    """Credentials, and the settings that decide who receives them.
+
+    Credentials are write-only: what is stored is never shown again, and an empty field leaves it as it is.
+    """
 
     def __init__(self, *args: Any, shape: Shape, hints: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for option in shape.credentials:
             stored = f" Stored: {hints[option.name]}." if option.name in hints else " Not set."
             self.fields[f"credential:{option.name}"] = credential_field(option, more=stored)
+        _add_guarded(self, shape)
         self.order_fields([name for name in self.fields if name != "reason"])
 
 
@@ -120,6 +125,12 @@ def credential_field(option: Option, *, more: str = "") -> forms.Field:
     )
 
 
+def _add_guarded(form: forms.Form, shape: Shape) -> None:
+    for option in shape.settings:
+        if option.is_guarded:
+            form.fields[f"setting:{option.name}"] = option_field(option)
+
+
 class AddForm(SettingsForm):
     account = forms.CharField(
         label="Name",
@@ -128,10 +139,14 @@ class AddForm(SettingsForm):
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
-    def __init__(self, *args: Any, shape: Shape, agents: list[str], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, shape: Shape, agents: list[str], may_set_credentials: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(*args, shape=shape, agents=agents, **kwargs)
-        for option in shape.credentials:
-            self.fields[f"credential:{option.name}"] = credential_field(option)
+        if may_set_credentials:
+            for option in shape.credentials:
+                self.fields[f"credential:{option.name}"] = credential_field(option)
+            _add_guarded(self, shape)
         credentials = [name for name in self.fields if name.startswith("credential:")]
         self.order_fields(["account", "agent", "policy", *credentials])
 
@@ -146,16 +161,21 @@ def _values(values: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.CHANGE_BOTS)
+@all_bots
 def add(request: HttpRequest) -> HttpResponse:
-    """Choose a platform, then say what it needs."""
+    """Choose a platform, then say what it needs. Whoever may give credentials with it confirms that it is them."""
     platform = request.GET.get("platform", "")
     known = platforms.names()
     if not PLATFORM_NAME.fullmatch(platform) or platform not in known:
         return render(request, "bots/choose.html", {"platforms": known})
     shape = platforms.shape(platform)
+    may_set_credentials = access.may(request.user, Act.CREDENTIALS)
+    if shape.credentials and may_set_credentials and not sudo.is_on(request):
+        return sudo.ask(request)
+    later = f" {access.why_not(request.user, Act.CREDENTIALS)}" if shape.credentials else ""
     question = Question(
         title=f"Add a {platform} bot",
-        text="A running worker starts it at once.",
+        text=f"A running worker starts it at once.{later}",
         verb="Add",
         back=reverse("bots"),
     )
@@ -180,7 +200,7 @@ def add(request: HttpRequest) -> HttpResponse:
         said = f"Added {account}. {warning}".strip()
         return Done(said=said, then=reverse("bot", args=[account]), is_elsewhere=True)
 
-    options = {"shape": shape, "agents": bots.agent_names()}
+    options = {"shape": shape, "agents": bots.agent_names(), "may_set_credentials": may_set_credentials}
     initial = {"agent": service.DEFAULT_AGENT}
     return acts.ask_or_do(request, question=question, form=AddForm, do=do, initial=initial, form_options=options)
 
@@ -188,7 +208,7 @@ def add(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.CHANGE_BOTS)
 def edit(request: HttpRequest, account: str) -> HttpResponse:
-    shown = bots.one(account=account, now=timezone.now())
+    shown = bots.one(account=account, scope=access.scope(request.user), now=timezone.now())
     if shown is None:
         return _no_bot(request, account)
     shape = platforms.shape(shown.row.platform)
@@ -213,13 +233,14 @@ def edit(request: HttpRequest, account: str) -> HttpResponse:
 @requires(Act.CREDENTIALS)
 @sudo_required
 def credentials(request: HttpRequest, account: str) -> HttpResponse:
-    shown = bots.one(account=account, now=timezone.now())
+    shown = bots.one(account=account, scope=access.scope(request.user), now=timezone.now())
     if shown is None:
         return _no_bot(request, account)
-    shape = platforms.shape(shown.row.platform)
+    shape, stored = platforms.shape(shown.row.platform), dict(shown.settings)
     question = Question(
         title=f"Credentials of {account}",
-        text="They are stored encrypted and never shown again. An empty field leaves what is stored.",
+        text="They are stored encrypted and never shown again; an empty one leaves what is stored. "
+        "The addresses decide who receives them.",
         verb="Save",
         obstacle="" if shape.credentials else f"A {shown.row.platform} bot needs none.",
         back=_back(request, account),
@@ -227,12 +248,16 @@ def credentials(request: HttpRequest, account: str) -> HttpResponse:
 
     def do(values: Mapping[str, Any]) -> Done:
         given = {name: value for name, value in _values(values, "credential").items() if value}
-        if not given:
+        settings = _values(values, "setting")
+        if not given and all(stored.get(name, "") == value for name, value in settings.items()):
             return Done(said="Nothing was given, so nothing was changed.")
-        return _change(request, account, shape, Changes(credentials=given), reason=values["reason"])
+        return _change(request, account, shape, Changes(credentials=given, settings=settings), reason=values["reason"])
 
     options = {"shape": shape, "hints": dict(shown.credentials)}
-    return acts.ask_or_do(request, question=question, form=CredentialsForm, do=do, form_options=options)
+    initial = {f"setting:{name}": value for name, value in stored.items()}
+    return acts.ask_or_do(
+        request, question=question, form=CredentialsForm, do=do, initial=initial, form_options=options
+    )
 
 
 def _change(request: HttpRequest, account: str, shape: Shape, changes: Changes, *, reason: str) -> Done:
@@ -264,7 +289,7 @@ def resume(request: HttpRequest, account: str) -> HttpResponse:
 
 
 def _switch(request: HttpRequest, account: str, *, is_enabled: bool, title: str, text: str, verb: str) -> HttpResponse:
-    found = bots.rows(now=timezone.now(), account=account)
+    found = bots.rows(scope=access.scope(request.user), now=timezone.now(), account=account)
     if not found:
         return _no_bot(request, account)
     word = "runs" if is_enabled else "is paused"
@@ -290,6 +315,8 @@ def _switch(request: HttpRequest, account: str, *, is_enabled: bool, title: str,
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.CHANGE_BOTS)
 def reconnect(request: HttpRequest, account: str) -> HttpResponse:
+    if not access.scope(request.user).allows(account):
+        return _no_bot(request, account)
     question = Question(
         title=f"Reconnect 1 bot, {account}?",
         text="Its connection is closed and opened anew. No message is lost.",
@@ -308,6 +335,8 @@ def reconnect(request: HttpRequest, account: str) -> HttpResponse:
 @requires(Act.CHANGE_BOTS)
 def test(request: HttpRequest, account: str) -> HttpResponse:
     """Ask the platform who the bot is."""
+    if not access.scope(request.user).allows(account):
+        return _no_bot(request, account)
     question = Question(
         title=f"Test 1 bot, {account}?",
         text="The platform is asked who the bot is, with the stored credentials. Nothing is changed or sent.",
@@ -325,6 +354,8 @@ def test(request: HttpRequest, account: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.CHANGE_BOTS)
 def remove(request: HttpRequest, account: str) -> HttpResponse:
+    if not access.scope(request.user).allows(account):
+        return _no_bot(request, account)
     question = Question(
         title=f"Remove 1 bot, {account}?",
         text="It stops for good, and its settings and credentials are gone. Its journal, sessions and history stay.",

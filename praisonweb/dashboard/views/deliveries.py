@@ -11,12 +11,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from botsrt.core.errors import BotsError, Conflict
+from botsrt.core.states import BulkVerb
+from botsrt.models import OutboxMessage
 from botsrt.services import outbox
-from praisonweb.dashboard import acts, filters, htmx, paging
+from praisonweb.dashboard import access, acts, filters, htmx, paging
 from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import deliveries
+from praisonweb.dashboard.views import operations
 
 #: Resolution → the question, its consequence, the button, and what is said afterwards.
 _WORDS = {
@@ -25,7 +27,7 @@ _WORDS = {
         "Send {} now?",
         "The person gets it now. What may have arrived already is marked as sent again.",
         "Send",
-        "goes out",
+        "set to go out",
     ),
     "drop": ("Drop {}?", "The person never gets it. This cannot be undone.", "Drop", "dropped"),
 }
@@ -39,7 +41,7 @@ class IdsForm(acts.ReasonForm):
 @staff_only
 def page(request: HttpRequest) -> HttpResponse:
     wanted = filters.parse(request.GET.get("q", ""), keys=deliveries.KEYS, now=timezone.now())
-    shown = deliveries.read(filters=wanted, before=paging.before(request))
+    shown = deliveries.read(filters=wanted, before=paging.before(request), scope=access.scope(request.user))
     context = {"shown": shown, "older": paging.older(request, shown.page), "keys": deliveries.KEYS}
     return htmx.page_or_part(request, "deliveries/page.html", "deliveries/_list.html", context)
 
@@ -47,11 +49,14 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_safe
 @staff_only
 def one(request: HttpRequest, outbox_id: int) -> HttpResponse:
-    shown = deliveries.one(outbox_id=outbox_id)
+    shown = deliveries.one(outbox_id=outbox_id, scope=access.scope(request.user))
     if shown is None:
-        text = f"There is no outgoing message {outbox_id} (any more)."
-        return acts.gone(request, text, back=reverse("deliveries"))
+        return _none(request, outbox_id)
     return htmx.page_or_part(request, "deliveries/delivery.html", "deliveries/_delivery.html", {"delivery": shown})
+
+
+def _none(request: HttpRequest, outbox_id: int) -> HttpResponse:
+    return acts.gone(request, f"There is no outgoing message {outbox_id} (any more).", back=reverse("deliveries"))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -59,7 +64,9 @@ def one(request: HttpRequest, outbox_id: int) -> HttpResponse:
 def resolve(request: HttpRequest, outbox_id: int, resolution: str) -> HttpResponse:
     """Decide about one message of unknown fate, or a held reply with all its parts."""
     title, text, verb, said = _words(resolution)
-    parts = deliveries.parts_of(outbox_id)
+    parts = deliveries.parts_of(outbox_id, scope=access.scope(request.user))
+    if not parts:
+        return _none(request, outbox_id)
     what = "1 message" if parts == 1 else f"1 reply of {parts} parts"
     question = Question(
         title=title.format(what),
@@ -87,8 +94,7 @@ def resolve(request: HttpRequest, outbox_id: int, resolution: str) -> HttpRespon
 def resolve_many(request: HttpRequest, resolution: str) -> HttpResponse:
     """Decide about the selected messages; their ids are fixed when the question is asked."""
     title, text, verb, said = _words(resolution)
-    chosen = request.POST.getlist("ids") if request.method == "POST" else request.GET.getlist("id")
-    ids = paging.row_ids(chosen)[: paging.PAGE_SIZE]
+    ids = operations.frozen(request, OutboxMessage.objects.all())
     question = Question(
         title=title.format(acts.counted(len(ids), "message")),
         text=text,
@@ -99,22 +105,7 @@ def resolve_many(request: HttpRequest, resolution: str) -> HttpResponse:
     )
 
     def do(values: Mapping[str, Any]) -> Done:
-        done, failed = 0, []
-        for outbox_id in ids:
-            try:
-                outbox.resolve(
-                    outbox_id=outbox_id,
-                    resolution=resolution,
-                    actor=acts.actor(request),
-                    reason=values["reason"],
-                    now=timezone.now(),
-                )
-                done += 1
-            except BotsError as error:
-                failed.append(str(error))
-        if not done:
-            raise Conflict(" ".join(failed[:3]))
-        return Done(said=acts.said_of(f"{said.capitalize()}:", done=done, failed=failed))
+        return operations.begin(request, BulkVerb(resolution), ids, said=said, reason=values["reason"])
 
     initial = {"ids": ",".join(map(str, ids))}
     return acts.ask_or_do(request, question=question, form=IdsForm, do=do, initial=initial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,13 +12,15 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from botsrt.core.states import DLQState
+from botsrt.core.states import BulkVerb, DLQState
 from botsrt.models import DLQItem
+from botsrt.services import bulk
 from botsrt.services import dlq as service
-from praisonweb.dashboard import acts, filters, htmx, paging
+from praisonweb.dashboard import access, acts, filters, htmx, paging
 from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import dlq
+from praisonweb.dashboard.views import operations
 
 _MAX_TEXT_CHARS = 20_000
 
@@ -34,7 +36,7 @@ _SNOOZES = {"1 h": timedelta(hours=1), "4 h": timedelta(hours=4), "1 d": timedel
 def groups(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     wanted = filters.parse(request.GET.get("q", ""), keys=dlq.KEYS, now=now)
-    shown = dlq.groups(filters=wanted, before=paging.before(request), now=now)
+    shown = dlq.groups(filters=wanted, before=paging.before(request), scope=access.scope(request.user), now=now)
     context = {"dlq": shown, "older": paging.older(request, shown.page), "keys": dlq.KEYS}
     return htmx.page_or_part(request, "dlq/page.html", "dlq/_groups.html", context)
 
@@ -45,9 +47,10 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     """The items of a group; ``?state=`` those that are closed."""
     wanted = request.GET.get("state", DLQState.OPEN)
     state = wanted if wanted in tuple(DLQState) else DLQState.OPEN
-    shown = dlq.group(fingerprint=fingerprint, state=state, before=paging.before(request), now=timezone.now())
+    scope, before = access.scope(request.user), paging.before(request)
+    shown = dlq.group(fingerprint=fingerprint, state=state, before=before, scope=scope, now=timezone.now())
     if shown is None:
-        return acts.gone(request, f"There is no group {fingerprint} (any more).", back=reverse("dlq"))
+        return _no_group(request, fingerprint)
     context = {
         "shown": shown,
         "group": shown.group,
@@ -60,7 +63,7 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
 @require_safe
 @staff_only
 def item(request: HttpRequest, item_id: int) -> HttpResponse:
-    shown = dlq.item(item_id=item_id, now=timezone.now())
+    shown = dlq.item(item_id=item_id, scope=access.scope(request.user), now=timezone.now())
     if shown is None:
         return _no_item(request, item_id)
     return htmx.page_or_part(request, "dlq/item.html", "dlq/_item.html", {"item": shown, "me": request.user})
@@ -68,6 +71,18 @@ def item(request: HttpRequest, item_id: int) -> HttpResponse:
 
 def _no_item(request: HttpRequest, item_id: int) -> HttpResponse:
     return acts.gone(request, f"There is no dead letter item {item_id} (any more).", back=reverse("dlq"))
+
+
+def _no_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    return acts.gone(request, f"There is no group {fingerprint} (any more).", back=reverse("dlq"))
+
+
+def _row(request: HttpRequest, item_id: int) -> DLQItem | None:
+    return dlq.row_of(item_id=item_id, scope=access.scope(request.user))
+
+
+def _has_group(request: HttpRequest, fingerprint: str) -> bool:
+    return dlq.has_group(fingerprint=fingerprint, scope=access.scope(request.user))
 
 
 # -- forms ----
@@ -113,6 +128,18 @@ class IdsForm(acts.ReasonForm):
     ids = forms.CharField(widget=forms.HiddenInput)
 
 
+class RetryForm(IdsForm):
+    pace = forms.ChoiceField(
+        label="How",
+        choices=[
+            ("steps", "Step by step: 1, then 5, then 25, then the rest; stops when a step fails the same way"),
+            ("all", "All at once"),
+        ],
+        widget=forms.RadioSelect,
+    )
+    field_order = ("pace", "reason")
+
+
 class RequiredIdsForm(acts.RequiredReasonForm):
     ids = forms.CharField(widget=forms.HiddenInput)
 
@@ -123,6 +150,8 @@ class RequiredIdsForm(acts.RequiredReasonForm):
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.RETRY)
 def retry(request: HttpRequest, item_id: int) -> HttpResponse:
+    if _row(request, item_id) is None:
+        return _no_item(request, item_id)
     question = Question(
         title="Retry 1 message?",
         text="The person gets the answer, if there is one now. If it fails again, it comes back here.",
@@ -141,7 +170,7 @@ def retry(request: HttpRequest, item_id: int) -> HttpResponse:
 @requires(Act.RETRY)
 def edit(request: HttpRequest, item_id: int) -> HttpResponse:
     """Edit and retry."""
-    row = DLQItem.objects.select_related("entry").defer("entry__raw").filter(pk=item_id).first()
+    row = _row(request, item_id)
     if row is None:
         return _no_item(request, item_id)
     question = Question(
@@ -168,6 +197,8 @@ def edit(request: HttpRequest, item_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.DISCARD)
 def discard(request: HttpRequest, item_id: int) -> HttpResponse:
+    if _row(request, item_id) is None:
+        return _no_item(request, item_id)
     question = Question(
         title="Discard 1 message?",
         text="The person gets no answer. You can undo this for 30 days.",
@@ -186,6 +217,8 @@ def discard(request: HttpRequest, item_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.DISCARD)
 def undo(request: HttpRequest, item_id: int) -> HttpResponse:
+    if _row(request, item_id) is None:
+        return _no_item(request, item_id)
     question = Question(
         title="Take the discard of 1 message back?",
         text="It waits in the queue again, as before.",
@@ -221,7 +254,7 @@ def snooze(request: HttpRequest, item_id: int) -> HttpResponse:
 def _annotate_item(
     request: HttpRequest, item_id: int, field: str, form: type[forms.Form], title: str, verb: str
 ) -> HttpResponse:
-    row = DLQItem.objects.filter(pk=item_id).first()
+    row = _row(request, item_id)
     if row is None:
         return _no_item(request, item_id)
     question = Question(title=title, verb=verb, text=_ANNOTATIONS[field], back=_item_page(request, item_id))
@@ -244,15 +277,12 @@ def _item_page(request: HttpRequest, item_id: int) -> str:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.RETRY)
 def retry_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
-    """Run the oldest ``?limit=`` of a group again, at most 500."""
-    limit = min(paging.row_ids([request.GET.get("limit", "")])[:1] or [dlq.MAX_GROUP_ACT])
-    return _many(
+    if not _has_group(request, fingerprint):
+        return _no_group(request, fingerprint)
+    return _retry(
         request,
-        _frozen(request)
-        or dlq.open_ids(
-            fingerprint=fingerprint, limit=min(limit, dlq.MAX_GROUP_ACT), now=timezone.now(), readable_only=True
-        ),
-        is_retry=True,
+        _of_group(request, fingerprint, readable_only=True),
+        pace="steps",
         back=reverse("dlq_group", args=[fingerprint]),
     )
 
@@ -260,67 +290,88 @@ def retry_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.DISCARD)
 def discard_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
-    ids = _frozen(request) or dlq.open_ids(
-        fingerprint=fingerprint, limit=dlq.MAX_GROUP_ACT, now=timezone.now(), readable_only=False
+    if not _has_group(request, fingerprint):
+        return _no_group(request, fingerprint)
+    return _discard(
+        request, _of_group(request, fingerprint, readable_only=False), back=reverse("dlq_group", args=[fingerprint])
     )
-    return _many(request, ids, is_retry=False, back=reverse("dlq_group", args=[fingerprint]))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.RETRY)
 def retry_selected(request: HttpRequest) -> HttpResponse:
-    return _many(request, _frozen(request), is_retry=True, back=reverse("dlq"))
+    return _retry(request, _chosen(request), pace="steps" if "all" in request.GET else "all", back=reverse("dlq"))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.DISCARD)
 def discard_selected(request: HttpRequest) -> HttpResponse:
-    return _many(request, _frozen(request), is_retry=False, back=reverse("dlq"))
+    return _discard(request, _chosen(request), back=reverse("dlq"))
 
 
-def _frozen(request: HttpRequest) -> list[int]:
-    """The ids that the question named, that are selected, or that the filter of ``?all=`` shows."""
+def _of_group(request: HttpRequest, fingerprint: str, *, readable_only: bool) -> list[int]:
+    """What is selected, or all that the act would take."""
+    if request.POST.get("ids") or request.GET.get("id"):
+        return operations.frozen(request, DLQItem.objects.all())
+    return dlq.open_ids(fingerprint=fingerprint, readable_only=readable_only, scope=access.scope(request.user))
+
+
+def _chosen(request: HttpRequest) -> list[int]:
+    """What is selected, or what the filter of ``?all=`` shows."""
     if request.method != "POST" and "all" in request.GET:
-        now = timezone.now()
-        return dlq.matching_ids(filters=filters.parse(request.GET["all"], keys=dlq.KEYS, now=now), now=now)
-    chosen = request.POST.getlist("ids") if request.method == "POST" else request.GET.getlist("id")
-    return paging.row_ids(chosen)[: dlq.MAX_GROUP_ACT]
+        now, scope = timezone.now(), access.scope(request.user)
+        wanted = filters.parse(request.GET["all"], keys=dlq.KEYS, now=now)
+        return dlq.matching_ids(filters=wanted, scope=scope, now=now)
+    return operations.frozen(request, DLQItem.objects.all())
 
 
-def _many(request: HttpRequest, ids: list[int], *, is_retry: bool, back: str) -> HttpResponse:
-    count = acts.counted(len(ids), "message")
-    most = f" These are the oldest {len(ids)}; ask again for more." if len(ids) == dlq.MAX_GROUP_ACT else ""
-    obstacle = "" if ids else "Nothing here is open any more, or nothing is selected."
-    where = acts.back_of(request, back)
-    if is_retry:
-        question = Question(
-            title=f"Retry {count}?",
-            text=dlq.consequence(ids, now=timezone.now()) + most if ids else "",
-            verb=f"Retry {len(ids)}",
-            obstacle=obstacle,
-            back=where,
-        )
-    else:
-        question = Question(
-            title=f"Discard {count}?",
-            text="The people who wrote get no answer. Each can be taken back for 30 days." + most,
-            verb=f"Discard {len(ids)}",
-            is_destructive=True,
-            obstacle=obstacle,
-            back=where,
-        )
+def _retry(request: HttpRequest, ids: list[int], *, pace: str, back: str) -> HttpResponse:
+    question = Question(
+        title=f"Retry {acts.counted(len(ids), 'message')}?",
+        text=dlq.consequence(ids, scope=access.scope(request.user), now=timezone.now()) + _most(ids) if ids else "",
+        verb=f"Retry {len(ids):,}",
+        obstacle=_obstacle(ids),
+        back=acts.back_of(request, back),
+    )
 
     def do(values: Mapping[str, Any]) -> Done:
-        act: Callable[..., int] = service.retry_many if is_retry else service.discard_many
-        done = act(item_ids=ids, actor=acts.actor(request), reason=values["reason"], now=timezone.now())
-        verb = ("runs again" if done == 1 else "run again") if is_retry else "discarded"
-        said = f"{acts.counted(done, 'message')} {verb}."
-        if done < len(ids):
-            said += f" {len(ids) - done} skipped: not open any more, or not readable."
-        return Done(said=said)
+        return operations.begin(
+            request,
+            BulkVerb.RETRY,
+            ids,
+            said="queued to run again",
+            reason=values["reason"],
+            is_canary=values.get("pace") == "steps",
+        )
 
-    form = IdsForm if is_retry else RequiredIdsForm
-    return acts.ask_or_do(request, question=question, form=form, do=do, initial={"ids": ",".join(map(str, ids))})
+    initial = {"ids": ",".join(map(str, ids)), "pace": pace}
+    form = RetryForm if len(ids) > 1 else IdsForm
+    return acts.ask_or_do(request, question=question, form=form, do=do, initial=initial)
+
+
+def _discard(request: HttpRequest, ids: list[int], *, back: str) -> HttpResponse:
+    question = Question(
+        title=f"Discard {acts.counted(len(ids), 'message')}?",
+        text="The people who wrote get no answer. Each can be taken back for 30 days." + _most(ids),
+        verb=f"Discard {len(ids):,}",
+        is_destructive=True,
+        obstacle=_obstacle(ids),
+        back=acts.back_of(request, back),
+    )
+
+    def do(values: Mapping[str, Any]) -> Done:
+        return operations.begin(request, BulkVerb.DISCARD, ids, said="discarded", reason=values["reason"])
+
+    initial = {"ids": ",".join(map(str, ids))}
+    return acts.ask_or_do(request, question=question, form=RequiredIdsForm, do=do, initial=initial)
+
+
+def _most(ids: list[int]) -> str:
+    return f" These are the oldest {len(ids):,}; ask again for more." if len(ids) == bulk.MAX_ITEMS else ""
+
+
+def _obstacle(ids: list[int]) -> str:
+    return "" if ids else "Nothing here is open any more, or nothing is selected."
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -344,6 +395,8 @@ def snooze_group(request: HttpRequest, fingerprint: str) -> HttpResponse:
 def _annotate_group(
     request: HttpRequest, fingerprint: str, field: str, form: type[forms.Form], title: str, verb: str
 ) -> HttpResponse:
+    if not _has_group(request, fingerprint):
+        return _no_group(request, fingerprint)
     newest = DLQItem.objects.filter(fingerprint=fingerprint, state=DLQState.OPEN).order_by("-pk").first()
     back = acts.back_of(request, reverse("dlq_group", args=[fingerprint]))
     obstacle = "" if newest else "No item of this group is open any more."

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from praisonweb.dashboard import htmx
+from praisonweb.dashboard import access, htmx
 from praisonweb.dashboard.access import staff_only
 from praisonweb.dashboard.queries import charts, home
 
@@ -14,7 +14,7 @@ from praisonweb.dashboard.queries import charts, home
 @require_safe
 @staff_only
 def page(request: HttpRequest) -> HttpResponse:
-    context = {"home": home.read(now=timezone.now())}
+    context = {"home": home.read(scope=access.scope(request.user), now=timezone.now())}
     return htmx.page_or_part(request, "home.html", "_home.html", context)
 
 
@@ -22,4 +22,5 @@ def page(request: HttpRequest) -> HttpResponse:
 @staff_only
 def charts_page(request: HttpRequest) -> HttpResponse:
     """The last 24 hours; Home fetches them once a minute, apart from what is urgent."""
-    return htmx.page_or_part(request, "charts.html", "_charts.html", {"shown": charts.read(now=timezone.now())})
+    shown = charts.read(scope=access.scope(request.user), now=timezone.now())
+    return htmx.page_or_part(request, "charts.html", "_charts.html", {"shown": shown})

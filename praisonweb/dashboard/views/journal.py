@@ -14,14 +14,16 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from botsrt.core.errors import BotsError
-from botsrt.core.states import RunMode
+from botsrt.core.states import BulkVerb, RunMode
+from botsrt.models import JournalEntry
 from botsrt.runtime.turn import dry_run
+from botsrt.services import bulk, outbox
 from botsrt.services import journal as journal_service
-from botsrt.services import outbox
-from praisonweb.dashboard import acts, filters, htmx, paging
+from praisonweb.dashboard import access, acts, filters, htmx, paging
 from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import journal
+from praisonweb.dashboard.views import operations
 
 _MODES = {
     "send": "Run again and send the reply",
@@ -52,7 +54,7 @@ class ManyForm(acts.ReasonForm):
 def page(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     wanted = filters.parse(request.GET.get("q", ""), keys=journal.KEYS, now=now)
-    shown = journal.read(filters=wanted, before=paging.before(request), now=now)
+    shown = journal.read(filters=wanted, before=paging.before(request), scope=access.scope(request.user), now=now)
     context = {"journal": shown, "older": paging.older(request, shown.page), "keys": journal.KEYS}
     return htmx.page_or_part(request, "journal/page.html", "journal/_list.html", context)
 
@@ -62,18 +64,25 @@ def page(request: HttpRequest) -> HttpResponse:
 def entry(request: HttpRequest, entry_id: int) -> HttpResponse:
     """One entry: a page of its own, or the drawer beside the list."""
     tab = request.GET.get("tab", "message")
-    shown = journal.entry(entry_id=entry_id, tab=tab if tab in journal.TABS else "message")
+    tab = tab if tab in journal.TABS else "message"
+    shown = journal.entry(entry_id=entry_id, tab=tab, scope=access.scope(request.user))
     if shown is None:
-        return acts.gone(request, f"There is no journal entry {entry_id} (any more).", back=reverse("journal"))
+        return _none(request, entry_id)
     return htmx.page_or_part(
         request, "journal/entry.html", "journal/_entry.html", {"entry": shown, "tabs": journal.TABS}
     )
+
+
+def _none(request: HttpRequest, entry_id: int) -> HttpResponse:
+    return acts.gone(request, f"There is no journal entry {entry_id} (any more).", back=reverse("journal"))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires(Act.REPLAY)
 def replay(request: HttpRequest, entry_id: int) -> HttpResponse:
     """Run an entry again, in one of four ways."""
+    if not journal.is_there(entry_id=entry_id, scope=access.scope(request.user)):
+        return _none(request, entry_id)
     back = acts.back_of(request, reverse("journal_entry", args=[entry_id]))
     if request.method == "POST" and request.POST.get("mode") == "dry-run":
         return _rehearse(request, entry_id, back)
@@ -103,33 +112,27 @@ def replay(request: HttpRequest, entry_id: int) -> HttpResponse:
 def replay_many(request: HttpRequest) -> HttpResponse:
     """Run the selected entries again, or all that the filter of ``?all=`` shows. Their ids are fixed when the question
     is asked."""
-    now = timezone.now()
-    ids = paging.row_ids(request.GET.getlist("id") or request.POST.getlist("ids"))[: journal.MAX_ACT]
+    now, scope = timezone.now(), access.scope(request.user)
+    ids = operations.frozen(request, JournalEntry.objects.all())
     if request.method != "POST" and "all" in request.GET:
         wanted = filters.parse(request.GET["all"], keys=journal.KEYS, now=now)
-        ids = journal.matching_ids(filters=wanted, now=now)
-    most = f" These are the newest {len(ids)} that match; ask again for more." if len(ids) == journal.MAX_ACT else ""
+        ids = journal.matching_ids(filters=wanted, scope=scope, now=now)
+    most = f" These are the newest {len(ids):,} that match; ask again for more." if len(ids) == bulk.MAX_ITEMS else ""
 
     def do(values: Mapping[str, Any]) -> Done:
-        mode, done, failed = RunMode(values["mode"]), 0, []
-        for entry_id in ids:
-            try:
-                journal_service.replay(
-                    entry_id=entry_id,
-                    mode=mode,
-                    actor=acts.actor(request),
-                    reason=values["reason"],
-                    now=timezone.now(),
-                )
-                done += 1
-            except BotsError as error:
-                failed.append(str(error))
-        return Done(said=acts.said_of("Replayed", done=done, failed=failed))
+        return operations.begin(
+            request,
+            BulkVerb.REPLAY,
+            ids,
+            said="replayed",
+            reason=values["reason"],
+            options={"mode": values["mode"]},
+        )
 
     question = Question(
         title=f"Replay {acts.counted(len(ids), 'message')}?",
-        text=journal.consequence(ids, now=now) + most if ids else "",
-        verb=f"Replay {len(ids)}",
+        text=journal.consequence(ids, scope=scope, now=now) + most if ids else "",
+        verb=f"Replay {len(ids):,}",
         obstacle="" if ids else "No message that could be replayed is selected.",
         back=acts.back_of(request, reverse("journal")),
     )

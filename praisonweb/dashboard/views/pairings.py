@@ -16,10 +16,10 @@ from botsrt import conf
 from botsrt.core.states import PairingPurpose
 from botsrt.models import Pairing
 from botsrt.services import pairing as service
-from praisonweb.dashboard import acts, htmx, paging
-from praisonweb.dashboard.access import Act, requires, staff_only
+from praisonweb.dashboard import access, acts, htmx, paging
+from praisonweb.dashboard.access import Act, Scope, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
-from praisonweb.dashboard.queries import pairings
+from praisonweb.dashboard.queries import pairings, people
 from praisonweb.dashboard.queries.pairings import Row
 
 
@@ -46,11 +46,11 @@ class VerifyForm(forms.Form):
     )
     person = _PersonField()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, scope: Scope, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field = self.fields["account"]
         assert isinstance(field, forms.ChoiceField)
-        field.choices = [(account, account) for account in pairings.accounts()]
+        field.choices = [(account, account) for account in pairings.accounts(scope=scope)]
 
 
 class ApproveForm(acts.RequiredReasonForm):
@@ -64,7 +64,7 @@ class ApproveForm(acts.RequiredReasonForm):
 def page(request: HttpRequest) -> HttpResponse:
     wanted = request.GET.get("tab", "waiting")
     tab = wanted if wanted in pairings.TABS else "waiting"
-    shown = pairings.read(tab=tab, before=paging.before(request), now=timezone.now())
+    shown = pairings.read(tab=tab, before=paging.before(request), scope=access.scope(request.user), now=timezone.now())
     older = f"?tab={tab}&before={shown.page.older_before}" if shown.page.older_before else ""
     return htmx.page_or_part(request, "pairings/page.html", "pairings/_list.html", {"pairings": shown, "older": older})
 
@@ -74,8 +74,10 @@ def page(request: HttpRequest) -> HttpResponse:
 @requires(Act.PAIR)
 def verify(request: HttpRequest) -> HttpResponse:
     """Type the code that somebody gave you."""
+    scope = access.scope(request.user)
 
     def do(values: Mapping[str, Any]) -> Done:
+        people.check_person(values["person"], scope=scope)
         found = service.verify(
             account=values["account"],
             code=values["code"],
@@ -90,11 +92,16 @@ def verify(request: HttpRequest) -> HttpResponse:
         title="Verify a code",
         text="Whoever gives you the code controls the contact that asked: nobody else has seen it.",
         verb="Let them in",
-        obstacle="" if pairings.accounts() else "No bot has the policy pair, and nobody waits.",
+        obstacle="" if pairings.accounts(scope=scope) else "No bot has the policy pair, and nobody waits.",
         back=acts.back_of(request, reverse("pairings")),
     )
     return acts.ask_or_do(
-        request, question=question, form=VerifyForm, do=do, initial={"account": request.GET.get("account", "")}
+        request,
+        question=question,
+        form=VerifyForm,
+        do=do,
+        initial={"account": request.GET.get("account", "")},
+        form_options={"scope": scope},
     )
 
 
@@ -102,11 +109,12 @@ def verify(request: HttpRequest) -> HttpResponse:
 @requires(Act.PAIR)
 def approve(request: HttpRequest, request_id: int) -> HttpResponse:
     """Let somebody in without the code, or confirm a link."""
-    row = _row(request_id)
+    row = _row(request, request_id)
     if row is None:
         return _none(request, request_id)
 
     def do(values: Mapping[str, Any]) -> Done:
+        people.check_person(values["person"], scope=access.scope(request.user))
         found = service.approve(
             request_id=request_id,
             person=values["person"],
@@ -116,7 +124,7 @@ def approve(request: HttpRequest, request_id: int) -> HttpResponse:
             now=timezone.now(),
         )
         if found.purpose == PairingPurpose.LINK:
-            return Done(said=f"{found.contact} and {found.other} are one person now.")
+            return Done(said=f"{found.contact} and {row.other} are one person now.")
         return Done(said=f"{found.contact} has access to {found.account} now.")
 
     question = Question(
@@ -136,8 +144,8 @@ def _consequence(row: Row) -> str:
             f"{row.contact} may write to {row.account} and gets an answer to the first message. "
             "Without the code nothing but your reason stands behind it."
         )
-    access = f" {row.other} gets access to its bot with it." if row.gives_access else ""
-    return f"Their conversations become one: an agent that answers either sees the messages of both.{access}"
+    grant = f" {row.other} gets access to its bot with it." if row.gives_access else ""
+    return f"Their conversations become one: an agent that answers either sees the messages of both.{grant}"
 
 
 def _act(
@@ -146,7 +154,7 @@ def _act(
     """A view for an act that needs no more than a reason."""
 
     def view(request: HttpRequest, request_id: int) -> HttpResponse:
-        row = _row(request_id)
+        row = _row(request, request_id)
         if row is None:
             return _none(request, request_id)
 
@@ -199,8 +207,8 @@ revoke = _act(
 )
 
 
-def _row(request_id: int) -> Row | None:
-    return pairings.request_of(request_id=request_id, now=timezone.now())
+def _row(request: HttpRequest, request_id: int) -> Row | None:
+    return pairings.request_of(request_id=request_id, scope=access.scope(request.user), now=timezone.now())
 
 
 def _none(request: HttpRequest, request_id: int) -> HttpResponse:

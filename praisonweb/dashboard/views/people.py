@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import date
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -16,14 +18,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from botsrt.core.errors import BotsError, InvalidInput
 from botsrt.core.states import Handler, Proof
-from botsrt.models import BotSession, Contact
 from botsrt.runtime import platforms
-from botsrt.services import handling, identity, transcripts
-from praisonweb.dashboard import acts, errors, filters, htmx, paging
+from botsrt.services import handling, identity, search, transcripts
+from praisonweb.dashboard import access, acts, errors, filters, htmx, paging
 from praisonweb.dashboard.access import Act, requires, staff_only
 from praisonweb.dashboard.acts import Done, Question
 from praisonweb.dashboard.queries import people
-from praisonweb.dashboard.queries.people import Conversation
+from praisonweb.dashboard.queries.people import Conversation, Mark, Place
 from praisonweb.dashboard.sudo import sudo_required
 
 #: Longest reply or note, in characters.
@@ -71,8 +72,14 @@ def page(request: HttpRequest) -> HttpResponse:
     wanted = filters.parse(request.GET.get("q", ""), keys=people.KEYS, now=timezone.now())
     tab = request.GET.get("tab", "all")
     tab = tab if tab in people.TABS else "all"
-    shown = people.read(filters=wanted, tab=tab, before=paging.before(request))
-    context = {"people": shown, "keys": people.KEYS, "tabs": people.TABS, "older": _older(request, shown, tab)}
+    shown = people.read(filters=wanted, tab=tab, before=paging.before(request), scope=access.scope(request.user))
+    context = {
+        "people": shown,
+        "keys": people.KEYS,
+        "tabs": people.TABS,
+        "older": _older(request, shown, tab),
+        "words": search.words_of(" ".join(wanted.words)),
+    }
     return htmx.page_or_part(request, "people/page.html", "people/_list.html", context)
 
 
@@ -88,22 +95,94 @@ def _older(request: HttpRequest, shown: people.People, tab: str) -> str:
 @require_safe
 @staff_only
 def one(request: HttpRequest, session_pk: int) -> HttpResponse:
-    """One conversation. ``?at=`` a message that shall be shown, ``?platform=`` only what was said there."""
-    at = request.GET.get("at", "")
+    """One conversation: its end, or where the address says (``?on=``, ``?at=``, ``?before=``, ``?after=``)."""
+    place, problem = _place(request)
     shown = people.conversation(
         session_pk=session_pk,
-        before=paging.before(request),
-        wanted=int(at) if at.isascii() and at.isdigit() and len(at) <= 18 else None,
+        place=place,
         platform=request.GET.get("platform", "")[:30],
+        seen=_seen(request),
+        scope=access.scope(request.user),
     )
     if shown is None:
         return _none(request, session_pk)
-    return _show(request, shown)
+    return _show(request, shown, place=place, place_problem=problem or _nothing_since(shown, place))
+
+
+def _place(request: HttpRequest) -> tuple[Place, str]:
+    """Where the reader wants to be, and what is wrong with the date if something is."""
+    on = request.GET.get("on", "").strip()
+    if on:
+        try:
+            return Place(day=date.fromisoformat(on)), ""
+        except ValueError:
+            return Place(), f"{on[:40]!r} is no date; write 2026-11-20."
+    return Place(
+        before=paging.before(request),
+        after=paging.row_id(request, "after"),
+        wanted=paging.row_id(request, "at"),
+    ), ""
+
+
+def _nothing_since(shown: Conversation, place: Place) -> str:
+    if place.day is None:
+        return ""
+    if not shown.is_from_start:
+        return f"Nothing was said on {place.day:%Y-%m-%d} or later. This is the end."
+    first = next((said.at.date() for said in shown.said if said.id), place.day)
+    return f"Nothing was said on {place.day:%Y-%m-%d}. This came next." if first > place.day else ""
+
+
+def _seen(request: HttpRequest) -> Mark | None:
+    """What the page had when it was opened; only the part that keeps it fresh says so."""
+    history, _, entry = request.GET.get("seen", "").partition("-")
+    is_usable = all(
+        number.isascii() and number.isdigit() and len(number) <= paging.MAX_ID_CHARS for number in (history, entry)
+    )
+    return Mark(history=int(history), entry=int(entry)) if is_usable else None
 
 
 def _show(request: HttpRequest, shown: Conversation, *, status: int = 200, **more: Any) -> HttpResponse:
-    context = {"talk": shown, "key": uuid.uuid4(), "text": "", "note": "", "problem": "", **more}
+    wanted = filters.parse(request.GET.get("q", ""), keys=people.KEYS, now=timezone.now())
+    address = partial(_address, request, _url(shown.session.pk))
+    context = {
+        "talk": shown,
+        "place": Place(),
+        "today": timezone.now().date(),
+        "words": search.words_of(" ".join(wanted.words)),
+        "hits_url": f"{reverse('people')}{filters.address(wanted.text)}" if wanted else "",
+        "talk_url": _url(shown.session.pk),
+        "refresh_url": address(seen=_seen(request) or shown.mark),
+        "earlier_url": address(**_only("before", shown.earlier_before)),
+        "later_url": address(**_only("after", shown.later_after)),
+        "newest_url": address(**_only("", None)),
+        "is_part": htmx.is_part(request),
+        "key": uuid.uuid4(),
+        "text": "",
+        "note": "",
+        "problem": "",
+        **more,
+    }
     return htmx.page_or_part(request, "people/conversation.html", "people/_timeline.html", context, status=status)
+
+
+#: Parameters that say which page of a conversation it is.
+_PLACES = ("on", "at", "before", "after", "seen")
+
+
+def _only(name: str, value: object) -> dict[str, object]:
+    """One parameter of ``_PLACES``, and none of the others."""
+    return {**dict.fromkeys(_PLACES), **({name: value} if name else {})}
+
+
+def _address(request: HttpRequest, path: str, **changes: object) -> str:
+    """``path`` with the parameters of the request, some of them changed; None leaves one out."""
+    query = request.GET.copy()
+    for name, value in changes.items():
+        query.pop(name, None)
+        if value is not None:
+            query[name] = str(value)
+    return f"{path}?{query.urlencode()}" if query else path
 
 
 # -- what staff say ----
@@ -113,7 +192,7 @@ def _show(request: HttpRequest, shown: Conversation, *, status: int = 200, **mor
 @requires(Act.REPLY)
 def reply(request: HttpRequest, session_pk: int) -> HttpResponse:
     """Answer as staff. What could not be sent stays in the form, with the reason."""
-    shown = people.conversation(session_pk=session_pk)
+    shown = people.conversation(session_pk=session_pk, scope=access.scope(request.user))
     if shown is None:
         return _none(request, session_pk)
     form = ReplyForm(request.POST)
@@ -131,7 +210,7 @@ def reply(request: HttpRequest, session_pk: int) -> HttpResponse:
             now=timezone.now(),
         )
     except BotsError as error:
-        again = people.conversation(session_pk=session_pk) or shown
+        again = people.conversation(session_pk=session_pk, scope=access.scope(request.user)) or shown
         return _show_whole(request, again, status=errors.status_of(error), text=text, problem=str(error))
     messages.success(request, "Your reply is on its way." if is_new else "This reply was sent already.")
     return redirect(f"{_url(session_pk)}#end")
@@ -141,7 +220,7 @@ def reply(request: HttpRequest, session_pk: int) -> HttpResponse:
 @requires(Act.NOTE)
 def note(request: HttpRequest, session_pk: int) -> HttpResponse:
     """Keep a note for colleagues."""
-    shown = people.conversation(session_pk=session_pk)
+    shown = people.conversation(session_pk=session_pk, scope=access.scope(request.user))
     if shown is None:
         return _none(request, session_pk)
     form = NoteForm(request.POST)
@@ -174,7 +253,7 @@ def hand_to(request: HttpRequest, session_pk: int, handler: str) -> HttpResponse
     """Let the bot, a human or nobody answer from now on."""
     if handler not in tuple(Handler):
         raise Http404(f"{handler!r} cannot answer.")
-    session = BotSession.objects.filter(pk=session_pk).first()
+    session = people.session_of(session_pk=session_pk, scope=access.scope(request.user))
     if session is None:
         return _none(request, session_pk)
     title, text, verb, said = _HANDING[Handler(handler)]
@@ -222,16 +301,18 @@ _HANDING = {
 @requires(Act.LINK)
 def link(request: HttpRequest, contact_id: int) -> HttpResponse:
     """Choose a person, see what would be joined, confirm with a reason."""
-    contact = Contact.objects.filter(pk=contact_id).first()
+    contact = people.contact_of(contact_id=contact_id, scope=access.scope(request.user))
     if contact is None:
         return acts.gone(request, f"There is no contact {contact_id}.", back=reverse("people"))
     back = acts.back_of(request, reverse("people"))
     person = str(request.POST.get("person") or request.GET.get("person") or "").strip().lower()[:63]
-    context: dict[str, Any] = {"contact": contact, "person": person, "back": back, "persons": people.persons()}
+    scope = access.scope(request.user)
+    context: dict[str, Any] = {"contact": contact, "person": person, "back": back}
+    context["persons"] = people.persons(scope=scope)
     status = 200
     if person:
         try:
-            context["preview"] = people.link_preview(contact_id=contact_id, person=person)
+            context["preview"] = people.link_preview(contact_id=contact_id, person=person, scope=scope)
         except InvalidInput as error:
             context["error"], status = error.problem, 400
     form = LinkForm(request.POST if request.method == "POST" else None, initial={"person": person})
@@ -260,7 +341,7 @@ def link(request: HttpRequest, contact_id: int) -> HttpResponse:
 @requires(Act.LINK)
 def unlink(request: HttpRequest, contact_id: int) -> HttpResponse:
     """End a contact's link."""
-    contact = Contact.objects.filter(pk=contact_id).first()
+    contact = people.contact_of(contact_id=contact_id, scope=access.scope(request.user))
     if contact is None:
         return acts.gone(request, f"There is no contact {contact_id}.", back=reverse("people"))
 
@@ -272,7 +353,7 @@ def unlink(request: HttpRequest, contact_id: int) -> HttpResponse:
             reason=values["reason"],
             now=timezone.now(),
         )
-        own = BotSession.objects.filter(contact=contact).order_by("-last_activity_at").first()
+        own = people.latest_session(contact, scope=access.scope(request.user))
         then = _url(own.pk) if own else reverse("people")
         return Done(said=f"{contact} is not {person} any more.", then=then, is_elsewhere=True)
 
@@ -294,7 +375,7 @@ def unlink(request: HttpRequest, contact_id: int) -> HttpResponse:
 @sudo_required
 def export(request: HttpRequest, session_pk: int) -> HttpResponse | StreamingHttpResponse:
     """The whole conversation as a file."""
-    session = BotSession.objects.filter(pk=session_pk).first()
+    session = people.session_of(session_pk=session_pk, scope=access.scope(request.user))
     if session is None:
         return _none(request, session_pk)
     form = ExportForm(request.POST or None)
@@ -304,6 +385,7 @@ def export(request: HttpRequest, session_pk: int) -> HttpResponse | StreamingHtt
             session_id=session.session_id,
             file_format=form.cleaned_data["file_format"],
             is_redacted=form.cleaned_data["redacted"],
+            accounts=access.scope(request.user).accounts,
             actor=acts.actor(request),
             reason=form.cleaned_data["reason"],
             now=timezone.now(),

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from botsrt.core.errors import BotsError
-from praisonweb.dashboard import errors, htmx, webchat
+from praisonweb.dashboard import access, errors, htmx, webchat
 from praisonweb.dashboard.access import Act, requires
 from praisonweb.dashboard.queries import try_it
 
@@ -22,7 +22,7 @@ from praisonweb.dashboard.queries import try_it
 @requires(Act.TRY)
 def bots(request: HttpRequest) -> HttpResponse:
     """The web bots; the chat itself where there is only one."""
-    rows = try_it.web_bots(now=timezone.now())
+    rows = try_it.web_bots(scope=access.scope(request.user), now=timezone.now())
     if len(rows) == 1:
         return redirect("try_chat", account=rows[0].account)
     return render(request, "try/bots.html", {"bots": rows})
@@ -56,7 +56,8 @@ def _page(
 ) -> HttpResponse:
     assert isinstance(request.user, User)
     user_id = webchat.user_id(request.user)
-    shown = try_it.chat(account=account, user_id=user_id, before=before, now=timezone.now())
+    scope = access.scope(request.user)
+    shown = try_it.chat(account=account, user_id=user_id, before=before, scope=scope, now=timezone.now())
     if shown is None:
         raise Http404(f"There is no web bot {account}.")
     context = {

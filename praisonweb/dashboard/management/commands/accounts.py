@@ -11,10 +11,11 @@ from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.utils import timezone
 
-from botsrt.core.errors import Conflict, NotFound
+from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.management import cli
+from botsrt.models import Bot
 from botsrt.services import audit
-from praisonweb.dashboard import second_factor
+from praisonweb.dashboard import access, second_factor
 from praisonweb.dashboard.access import Role
 
 
@@ -26,13 +27,16 @@ class Command(cli.VerbCommand):
         verb = add("role", "Give a login a role, and take its other roles away.")
         verb.add_argument("name")
         verb.add_argument("role", choices=list(Role))
+        verb = add("limit", "Limit a login to some bots: the others are, for it, not there.")
+        verb.add_argument("name")
+        verb.add_argument("--bots", required=True, metavar="NAMES", help="their names, joined by commas; or: all")
         verb = add("reset", "Take a login's second factor away: its password alone signs it in.")
         verb.add_argument("name")
         verb.add_argument("--reason", required=True, help="why; kept in the audit")
         add("unlock", "Forget a login's wrong passwords.").add_argument("name")
 
     def do_list(self, options: dict[str, Any]) -> None:
-        users = User.objects.prefetch_related("groups").order_by("username")
+        users = User.objects.prefetch_related("groups", "bot_limits").order_by("username")
         self.table(options, [_row(user) for user in users], empty="No logins.", whole=("name",))
 
     def do_role(self, options: dict[str, Any]) -> None:
@@ -54,6 +58,27 @@ class Command(cli.VerbCommand):
             )
         self.say(f"{user}: {options['role']}.")
 
+    def do_limit(self, options: dict[str, Any]) -> None:
+        names = [] if options["bots"] == _ALL else _bots(options["bots"])
+        with transaction.atomic():
+            user = _user(options["name"])
+            if names and access.may(user, access.Act.USERS):
+                raise Conflict(f"{user} may manage users, and so sees all bots; give another role first.")
+            before = access.limits_of(user)
+            user.bot_limits.exclude(account__in=names).delete()
+            for name in sorted(set(names) - set(before)):
+                user.bot_limits.create(account=name)
+            audit.record(
+                actor=cli.actor(),
+                verb="users.change",
+                object_kind="user",
+                object_id=user,
+                before={"bots": before or _ALL},
+                after={"bots": access.limits_of(user) or _ALL},
+                now=timezone.now(),
+            )
+        self.say(f"{user}: {', '.join(names) if names else 'all bots'}.")
+
     def do_reset(self, options: dict[str, Any]) -> None:
         user = _user(options["name"])
         if not second_factor.turn_off(user=user, actor=cli.actor(), reason=options["reason"], now=timezone.now()):
@@ -71,6 +96,21 @@ class Command(cli.VerbCommand):
         self.say(f"{user}: {'may try again.' if count else 'nothing to forget.'}")
 
 
+#: Instead of names: no limit.
+_ALL = "all"
+
+
+def _bots(text: str) -> list[str]:
+    """The bots that ``text`` names."""
+    names = list(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+    if not names:
+        raise InvalidInput("bots", "name at least one bot, or say: all")
+    known = set(Bot.objects.filter(account__in=names).values_list("account", flat=True))
+    if unknown := [name for name in names if name not in known]:
+        raise NotFound(f"There is no bot {', '.join(unknown)}; see: bots list")
+    return names
+
+
 def _user(name: str) -> User:
     user = User.objects.filter(username=name).first()
     if user is None:
@@ -83,6 +123,7 @@ def _row(user: User) -> dict[str, Any]:
     return {
         "name": user.get_username(),
         "roles": "superuser" if user.is_superuser else roles,
+        "bots": ", ".join(sorted(limit.account for limit in user.bot_limits.all())) or _ALL,
         "staff": user.is_staff,
         "active": user.is_active,
         "second_factor": second_factor.is_on(user),
