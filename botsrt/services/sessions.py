@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Q
@@ -89,40 +89,47 @@ def chat_migrated(*, account: str, old_channel_id: str, new_channel_id: str) -> 
         )
 
 
+class _Part(NamedTuple):
+    """What one session contributes to the history of its lane."""
+
+    platform: str
+    start: int
+    """The history id after which it begins."""
+
+
 def history(*, session_pk: int, max_messages: int) -> tuple[HistoryItem, ...]:
     """The latest messages of the session's lane that an agent may see, in the order in which they were added."""
-    starts = _starts(session_pk) if max_messages else {}
-    if not starts:
+    parts = _parts(session_pk) if max_messages else {}
+    if not parts:
         return ()
     return tuple(
-        HistoryItem(role=Role(role), text=text, sender_name=one_line(name), platform=platform)
-        for _, role, text, name, platform in reversed(_latest(starts, max_messages))
+        HistoryItem(role=Role(role), text=text, sender_name=one_line(name), platform=parts[pk].platform)
+        for _, pk, role, text, name in reversed(_latest(parts, max_messages))
     )
 
 
 #: The newest messages of one session. Read from its index, so that it costs the same however much was said before.
 _OF_ONE_SESSION = """SELECT * FROM (
-    SELECT said.id, said.role, said.text, said.sender_name, session.platform
-    FROM botsrt_historymessage AS said JOIN botsrt_botsession AS session ON session.id = said.session_id
-    WHERE said.session_id = %s AND said.id > %s AND said.kind IN (%s, %s, %s)
-    ORDER BY said.id DESC LIMIT %s) AS newest"""
+    SELECT id, session_id, role, text, sender_name FROM botsrt_historymessage
+    WHERE session_id = %s AND id > %s AND kind IN (%s, %s, %s)
+    ORDER BY id DESC LIMIT %s) AS newest"""
 
 
-def _latest(starts: Mapping[int, int], max_messages: int) -> list[tuple[int, str, str, str, str]]:
+def _latest(parts: Mapping[int, _Part], max_messages: int) -> list[tuple[int, int, str, str, str]]:
     """The newest messages of all these sessions, newest first, in one statement: the ORM would need one for each."""
     parameters: list[Any] = [
-        value for pk, start in starts.items() for value in (pk, start, *HistoryKind.for_agents(), max_messages)
+        value for pk, part in parts.items() for value in (pk, part.start, *HistoryKind.for_agents(), max_messages)
     ]
-    statement = " UNION ALL ".join([_OF_ONE_SESSION] * len(starts)) + " ORDER BY 1 DESC LIMIT %s"
+    statement = " UNION ALL ".join([_OF_ONE_SESSION] * len(parts)) + " ORDER BY 1 DESC LIMIT %s"
     with connection.cursor() as cursor:
         cursor.execute(statement, [*parameters, max_messages])
-        rows: list[tuple[int, str, str, str, str]] = cursor.fetchall()
+        rows: list[tuple[int, int, str, str, str]] = cursor.fetchall()
     return rows
 
 
 #: The sessions of one lane, each with where it begins and where the link of its contact does. One statement: with the
 #: ORM it would be two, and building them would take longer than running them.
-_OF_ONE_LANE = """SELECT session.id, session.lane, session.context_start, link.context_start
+_OF_ONE_LANE = """SELECT session.id, session.platform, session.lane, session.context_start, link.context_start
     FROM botsrt_botsession AS session
     LEFT JOIN botsrt_contact AS contact ON contact.id = session.contact_id
     LEFT JOIN botsrt_identitylink AS link
@@ -130,14 +137,14 @@ _OF_ONE_LANE = """SELECT session.id, session.lane, session.context_start, link.c
     WHERE session.lane = (SELECT lane FROM botsrt_botsession WHERE id = %s)"""
 
 
-def _starts(session_pk: int) -> dict[int, int]:
-    """The sessions that are read together with this one → the history id after which each begins."""
+def _parts(session_pk: int) -> dict[int, _Part]:
+    """The sessions that are read together with this one, by their primary keys."""
     with connection.cursor() as cursor:
         cursor.execute(_OF_ONE_LANE, [session_pk])  # a group's lane is its own
-        rows: list[tuple[int, str, int, int | None]] = cursor.fetchall()
+        rows: list[tuple[int, str, str, int, int | None]] = cursor.fetchall()
     return {
-        pk: max(start, linked_start or 0) if keys.is_person_lane(lane) else start
-        for pk, lane, start, linked_start in rows
+        pk: _Part(platform, max(start, linked_start or 0) if keys.is_person_lane(lane) else start)
+        for pk, platform, lane, start, linked_start in rows
     }
 
 

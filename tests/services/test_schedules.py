@@ -68,12 +68,17 @@ def the_end_of_a_turn_ignores_its_state(patch: pytest.MonkeyPatch) -> None:
 
 
 def history_forgets_where_it_begins(patch: pytest.MonkeyPatch) -> None:
-    real = sessions._starts
-    patch.setattr(sessions, "_starts", lambda pk: dict.fromkeys(real(pk), 0))
+    real = sessions._parts
+    patch.setattr(sessions, "_parts", lambda pk: {one: part._replace(start=0) for one, part in real(pk).items()})
 
 
 def history_is_that_of_the_session_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sessions, "_starts", lambda pk: {pk: BotSession.objects.get(pk=pk).context_start})
+    real = sessions._parts
+    patch.setattr(
+        sessions,
+        "_parts",
+        lambda pk: {pk: real(pk)[pk]._replace(start=BotSession.objects.get(pk=pk).context_start)},
+    )
 
 
 def new_begins_only_the_own_session(patch: pytest.MonkeyPatch) -> None:
