@@ -173,6 +173,7 @@ async def _answer(
         agent_version=bot.agent.version,
         usage=reply.usage,
         metadata=reply.metadata,
+        begins_anew=materials.begins_anew,
     )
     await _finish(turn, result, database=database, config=config)
 

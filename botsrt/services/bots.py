@@ -12,7 +12,7 @@ from django.conf import settings as django_settings
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
-from botsrt.core import access, keys
+from botsrt.core import access, keys, resets
 from botsrt.core.actors import Actor
 from botsrt.core.credentials import Vault
 from botsrt.core.errors import AlreadyExists, Conflict, InvalidInput, NotFound
@@ -47,6 +47,7 @@ COMMON_SETTINGS = (
         default=UnknownSendPolicy.RESEND,
         choices=tuple(UnknownSendPolicy),
     ),
+    *resets.OPTIONS,
 )
 
 #: What answers for a bot unless another agent is named; every database starts with it.
@@ -74,6 +75,7 @@ class BotView:
     owners: frozenset[str]  # user ids on the bot's platform
     link: LinkConfirmation
     unknown_sends: UnknownSendPolicy
+    resets: resets.Policy
     agent: AgentConfig
 
 
@@ -190,6 +192,7 @@ def _apply(bot: Bot, *, shape: Shape, changes: Changes) -> None:
     if changes.is_enabled is not None:
         bot.is_enabled = changes.is_enabled
     bot.settings = _merged("setting", bot.settings, changes.settings, [*COMMON_SETTINGS, *shape.settings])
+    resets.policy(bot.settings)
     sealed = {
         name: vault().seal(_checked_credential(name, value)) if value else ""
         for name, value in changes.credentials.items()
@@ -364,6 +367,7 @@ def _view(bot: Bot) -> BotView:
         owners=owners,
         link=LinkConfirmation(setting("link")),
         unknown_sends=UnknownSendPolicy(setting("unknown_sends")),
+        resets=resets.policy(bot.settings),
         agent=AgentConfig(
             name=bot.agent.name,
             kind=bot.agent.kind,

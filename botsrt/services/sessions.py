@@ -148,7 +148,22 @@ def _parts(session_pk: int) -> dict[int, _Part]:
     }
 
 
-def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None:
+def last_said_at(*, session_pk: int) -> datetime | None:
+    """When somebody last said something in what the agent may see of the session's lane; None: nobody has.
+
+    What a mirror wrote is not counted: a reminder wakes no conversation.
+    """
+    said = HistoryMessage.objects.filter(kind__in=(HistoryKind.CHAT, HistoryKind.STAFF)).order_by("-id")
+    newest = (
+        said.filter(session=pk, id__gt=part.start).values_list("created_at", flat=True).first()
+        for pk, part in _parts(session_pk).items()
+    )
+    return max(filter(None, newest), default=None)
+
+
+def start_new(
+    *, session: BotSession, turn_id: uuid.UUID, now: datetime, text: str = "A new conversation begins."
+) -> None:
     """The conversation begins anew: the agent no longer sees what was said. Everything stays readable for staff.
 
     What was said on other platforms is hidden only while the link lasts: ending it restores them.
@@ -160,7 +175,7 @@ def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None
             ordinal=_DIVIDER_ORDINAL,
             role=Role.SYSTEM,
             kind=HistoryKind.DIVIDER,
-            text="A new conversation begins.",
+            text=text,
             created_at=now,
         )
         begun = BotSession.objects.filter(pk=session.pk)

@@ -17,7 +17,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from botsrt.core import backoff
+from botsrt.core import backoff, resets
 from botsrt.core.errors import InvalidInput, NotFound
 from botsrt.core.messages import InboundMessage, Route
 from botsrt.core.ports import HistoryItem
@@ -98,6 +98,7 @@ class Result:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     kind: HistoryKind = HistoryKind.CHAT
     request: Pairing | None = None  # whose code is written into the reply when it leaves
+    begins_anew: str = ""  # why the conversation began anew with this turn, for the history; empty: it did not
 
 
 # -- claim ----
@@ -403,6 +404,10 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
     kept = [entry for entry in turn.entries if entry.id not in result.dropped and entry.id not in result.held]
     if kept:
         claimed.update(state=state, outcome=outcome, completed_at=now)
+        if result.begins_anew:
+            session = BotSession.objects.select_related("contact").get(pk=turn.session_pk)
+            first_at = min(entry.message.sent_at or entry.received_at for entry in kept)  # the divider stands before it
+            sessions.start_new(session=session, turn_id=turn.id, now=first_at, text=result.begins_anew)
         HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
         BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
     if result.parts:
@@ -574,6 +579,7 @@ class Materials:
     standings: Mapping[int, Standing]  # root contact → what staff decided; none: unknown
     persons: Mapping[int, str]  # root contact → unified user id, where linked
     history: tuple[HistoryItem, ...]
+    begins_anew: str  # why the conversation begins anew with this turn; empty: it goes on
 
 
 def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, now: datetime) -> Materials:
@@ -584,12 +590,23 @@ def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, no
     standings: Mapping[int, Standing] = {}
     if bot is not None and bot.rules.policy != UnknownUserPolicy.ALLOW:
         standings = pairing.standings(account=turn.account, contact_ids=contacts, refused_for=refused_for, now=now)
+    begins_anew = _why_anew(turn, bot) if bot is not None else ""
     return Materials(
         bot=bot,
         standings=standings,
         persons=identity.persons_of(contacts),
-        history=sessions.history(session_pk=turn.session_pk, max_messages=max_history),
+        history=() if begins_anew else sessions.history(session_pk=turn.session_pk, max_messages=max_history),
+        begins_anew=begins_anew,
     )
+
+
+def _why_anew(turn: ClaimedTurn, bot: BotView) -> str:
+    """Why the bot's policy wants a new conversation: seen from when the message came, however long it waited since."""
+    if bot.resets.idle is None and bot.resets.daily_at is None:
+        return ""
+    last_at = sessions.last_said_at(session_pk=turn.session_pk)
+    came_at = min(entry.received_at for entry in turn.entries)
+    return resets.why(bot.resets, last_at=last_at, now=came_at) if last_at is not None else ""
 
 
 def release(*, turn_id: uuid.UUID, available_at: datetime, now: datetime) -> bool:
