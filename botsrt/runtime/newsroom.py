@@ -12,8 +12,9 @@ from botsrt.services.news import Topic
 #: News of this span are told together: a page cannot show more.
 _TOGETHER_SECONDS = 0.25
 
-#: Between two events of a topic, so that a flood costs no more than this, however many pages are open.
-_APART_SECONDS = 1.0
+#: Between two events of a topic, so that a flood costs no more than this, however many pages are open. No page fetches
+#: more often (``static/js/live.js``).
+_APART_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 

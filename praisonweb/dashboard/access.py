@@ -15,9 +15,10 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from channels.auth import get_user
+from channels.db import database_sync_to_async
 from django.apps import apps as installed
 from django.conf import settings
+from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import user_passes_test
 from django.contrib.auth.models import AnonymousUser, User
@@ -241,12 +242,6 @@ def why_limited(user: type_of_user) -> str:
     )
 
 
-def is_about_all_bots(url: str) -> bool:
-    """Whether the page at this address of ours is closed to those who are limited to some bots."""
-    found = resolve(url)
-    return "admin" in found.app_names or getattr(found.func, "is_about_all_bots", False)
-
-
 # -- borders ----
 
 
@@ -261,10 +256,25 @@ def requires(act: Act) -> Callable[[Any], Any]:
     return decorate
 
 
-def act_of(url: str) -> Act:
-    """What the page at this address of ours asks for."""
-    act: Act = getattr(resolve(url).func, "act", Act.READ)
-    return act
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a page asks of who opens it."""
+
+    act: Act
+    all_bots: bool  # it is closed to those who are limited to some
+
+
+#: By the names of the pages: a list has hundreds of links, and resolving an address takes longer than writing it.
+_asked: dict[str, Asked] = {}
+
+
+def asked_of(url_name: str, url: str) -> Asked:
+    """What the pages of this name ask for; ``url`` is one of their addresses."""
+    if url_name not in _asked:
+        found = resolve(url)
+        all_bots = "admin" in found.app_names or getattr(found.func, "is_about_all_bots", False)
+        _asked[url_name] = Asked(act=getattr(found.func, "act", Act.READ), all_bots=all_bots)
+    return _asked[url_name]
 
 
 def demand(user: type_of_user, act: Act) -> None:
@@ -302,17 +312,20 @@ def _must_see_all(user: AbstractBaseUser | AnonymousUser) -> bool:
 staff_only = requires(Act.READ)
 
 
-async def staff_behind(scope: Mapping[str, Any], act: Act = Act.READ) -> User | None:
-    """The member of staff behind a websocket who may do ``act``, as the database says now.
+async def staff_behind(socket: Mapping[str, Any], act: Act = Act.READ) -> User | None:
+    """The member of staff behind a websocket who may do ``act``, as the database says now; their ``scope`` is read too.
 
     None after sign-out or loss of the right: the socket's own scope remembers how things were when it was opened.
     """
-    session = import_module(settings.SESSION_ENGINE).SessionStore(scope["session"].session_key)
-    as_stored: Any = {"session": session}
-    user = await get_user(as_stored)
-    is_let_in = await sync_to_async(_is_let_in)(user, session, act)
-    return user if isinstance(user, User) and is_let_in else None
+    return await database_sync_to_async(_staff_behind)(socket["session"].session_key, act)
 
 
-def _is_let_in(user: type_of_user, session: Any, act: Act) -> bool:
-    return may(user, act) and isinstance(user, User) and not second_factor.is_missing(user, session)
+def _staff_behind(session_key: str, act: Act) -> User | None:
+    """All of it at once: hundreds of open pages ask, and each change of the thread costs more than a query."""
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    user = get_user(request)
+    if not isinstance(user, User) or not may(user, act) or second_factor.is_missing(user, request.session):
+        return None
+    scope(user)
+    return user

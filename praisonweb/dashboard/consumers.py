@@ -46,7 +46,7 @@ class TryConsumer(AsyncWebsocketConsumer):
         self.account: str = self.scope["url_route"]["kwargs"]["account"]
         self.group = ""
         user = await self._staff()
-        scope = await access.ascope(user)
+        scope = access.scope(user)
         if user is None or not await database().call(try_it.takes_messages, account=self.account, scope=scope):
             await self.close()  # before it is accepted: the handshake fails with 403
             return
@@ -101,7 +101,7 @@ class TryConsumer(AsyncWebsocketConsumer):
 
     async def _staff(self) -> User | None:
         user = await access.staff_behind(self.scope, Act.TRY)
-        return user if (await access.ascope(user)).allows(self.account) else None
+        return user if access.scope(user).allows(self.account) else None
 
     async def _tell(self, event: Mapping[str, Any]) -> None:
         await self.send(text_data=json.dumps(event))
@@ -122,7 +122,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             await self.close()  # before it is accepted: the handshake fails with 403
             return
         self.checked_at = time.monotonic()
-        self.limits = await access.ascope(user)
+        self.limits = access.scope(user)
         wanted = parse_qs(self.scope["query_string"].decode("latin-1")[:200])
         topics = wanted.get("topics", [""])[0].split(",")
         for topic in news.TOPICS:
@@ -130,7 +130,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 await self._join(news.group(topic))
         talk = wanted.get("talk", [""])[0]
         if talk.isascii() and talk.isdigit() and len(talk) <= MAX_ID_CHARS:
-            scope = await access.ascope(user)
+            scope = access.scope(user)
             self.conversation = await database().call(people.meeting_point, session_pk=int(talk), scope=scope)
         if self.conversation is not None:
             await self._join(presence.group(self.conversation))
@@ -174,7 +174,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self.checked_at = now
         user = await access.staff_behind(self.scope)
         if user is not None:
-            self.limits = await access.ascope(user)
+            self.limits = access.scope(user)
         return user is not None
 
     async def colleague_signed(self, event: dict[str, Any]) -> None:

@@ -372,5 +372,5 @@ def matching_ids(*, filters: Filters, scope: Scope, now: datetime) -> list[int]:
 
 def consequence(ids: Sequence[int], *, scope: Scope, now: datetime) -> str:
     """What running the entries of these items again means for people."""
-    entry_ids = DLQItem.objects.filter(pk__in=ids).values("entry")
-    return journal.consequence(entry_ids, scope=scope, now=now)
+    items = DLQItem.objects.filter(pk__in=ids).order_by("entry")
+    return journal.consequence(list(items.values_list("entry", flat=True)), scope=scope, now=now)

@@ -125,9 +125,10 @@ def _places(text: str, places: Iterable[_Place], may: Callable[[Act], bool], sco
     for place in places:
         known = f"{place.label} {place.words}".lower().split()
         url = reverse(place.url_name)
-        if scope.is_limited and access.is_about_all_bots(url):
+        asked = access.asked_of(place.url_name, url)
+        if scope.is_limited and asked.all_bots:
             continue
-        if all(any(one.startswith(word) for one in known) for word in wanted) and may(access.act_of(url)):
+        if all(any(one.startswith(word) for one in known) for word in wanted) and may(asked.act):
             yield Found(label=place.label, url=f"{url}?{place.query}".rstrip("?"), icon=place.icon)
 
 

@@ -41,6 +41,9 @@ _MAX_RUNNING = 500
 _MAX_TURNS = 50
 _MAX_EVENTS = 100
 
+#: Entries whose people are counted before an act; of more it is said how many there are at least.
+_MAX_COUNTED = 2_000
+
 #: Characters of JSON that are shown.
 MAX_JSON_CHARS = 100_000
 
@@ -508,17 +511,19 @@ def matching_ids(*, filters: Filters, scope: Scope, now: datetime) -> list[int]:
     return sorted(rows.order_by("-pk").values_list("pk", flat=True)[: bulk.MAX_ITEMS])
 
 
-def consequence(ids: Sequence[int] | QuerySet[Any, Any], *, scope: Scope, now: datetime) -> str:
-    """What replaying these entries means for people."""
-    rows = scope.rows(JournalEntry.objects.filter(pk__in=ids))
+def consequence(ids: Sequence[int], *, scope: Scope, now: datetime) -> str:
+    """What replaying these entries means for people; of many, what the first mean at least."""
+    rows = scope.rows(JournalEntry.objects.filter(pk__in=ids[:_MAX_COUNTED]))
     found = rows.aggregate(
         people=Count("contact", distinct=True),
         late=Count("pk", filter=Q(received_at__lt=now - timedelta(seconds=conf.load().late_reply_seconds))),
     )
-    people = found["people"]
-    text = f"{people} {'person' if people == 1 else 'people'} may get an answer now."
+    people, at_least = found["people"], "at least " if len(ids) > _MAX_COUNTED else ""
+    text = f"{at_least}{people} {'person' if people == 1 else 'people'} may get an answer now.".capitalize()
     if found["late"]:
         hours = conf.load().late_reply_seconds / 3_600
         verb = "is" if found["late"] == 1 else "are"
-        text += f" {found['late']} {verb} older than {hours:g} h: replies to those are held for you."
+        text += (
+            f" {at_least.capitalize()}{found['late']} {verb} older than {hours:g} h: replies to those are held for you."
+        )
     return text

@@ -166,9 +166,9 @@ def act_link(
 ) -> dict[str, Any]:
     """A button that asks before an act. One that is not possible now, or not allowed, stays visible and says why."""
     address = reverse(url_name, args=args)
-    user = context.get("user")
-    limit = access.is_about_all_bots(address) and access.why_limited(user)
-    obstacle = access.why_not(user, access.act_of(address)) or limit or obstacle
+    user, asked = context.get("user"), access.asked_of(url_name, address)
+    limit = asked.all_bots and access.why_limited(user)
+    obstacle = access.why_not(user, asked.act) or limit or obstacle
     parameters = urlencode({"back": back}) if back else ""
     return {
         "label": label,
@@ -190,6 +190,6 @@ def nav_link(context: template.Context, url_name: str, label: str, icon_name: st
         "label": label,
         "icon": icon_name,
         "keys": keys,
-        "obstacle": access.is_about_all_bots(url) and access.why_limited(user),
+        "obstacle": access.asked_of(url_name, url).all_bots and access.why_limited(user),
         "is_here": path == url or (url != "/" and path.startswith(url)),
     }
