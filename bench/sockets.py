@@ -110,7 +110,10 @@ async def measure(*, sockets: int, seconds: float, rate: int) -> dict[str, Any]:
             keys = [line.split()[1] for line in shell.splitlines() if line.startswith("session ")]
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = int(free.getsockname()[1])
-            async with home.runbots("--web", str(port)), aiohttp.ClientSession(connector=_unlimited()) as client:
+            async with (
+                home.runbots("--web", str(port)) as worker,
+                aiohttp.ClientSession(connector=_unlimited()) as client,
+            ):
                 address = f"http://127.0.0.1:{port}"
                 pages, times, said = Pages(), list[float](), dict[str, float]()
                 tasks = []
@@ -124,7 +127,9 @@ async def measure(*, sockets: int, seconds: float, rate: int) -> dict[str, Any]:
                 times.clear()
                 tasks.append(asyncio.create_task(_look(client, address, keys[0], times)))
                 watcher = asyncio.create_task(_answers(server, first, arrived))
+                began, busy = time.perf_counter(), _busy_seconds(worker.pid)
                 await _write(server, seconds, rate, said)
+                busy = (_busy_seconds(worker.pid) - busy) / (time.perf_counter() - began)
                 gaps = [
                     gap for line in Path(folder, "gaps").read_text().splitlines()[lines:] for gap in json.loads(line)
                 ]
@@ -147,6 +152,7 @@ async def measure(*, sockets: int, seconds: float, rate: int) -> dict[str, Any]:
         **_spread("event", delays),
         "events": pages.events,
         "closed": pages.closed,
+        "worker_cpu_percent": round(100 * busy),
         **_spread("page", times),
         **_spread("loop_gap", [gap / 1000 for gap in gaps]),
         "load": round(os.getloadavg()[0], 1),
@@ -155,6 +161,12 @@ async def measure(*, sockets: int, seconds: float, rate: int) -> dict[str, Any]:
 
 def _unlimited() -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=0)
+
+
+def _busy_seconds(pid: int) -> float:
+    """Processor time of a process so far: what others do on the machine does not change it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _lines(folder: str) -> int:
