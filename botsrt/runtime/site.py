@@ -15,6 +15,7 @@ from daphne.server import Server, twisted_loop  # isort: skip  must come before 
 from channels.routing import get_default_application
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from django.urls import get_resolver
 from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -51,6 +52,7 @@ class Site(Server):  # type: ignore[misc]
         Raises:
             ConfigurationError: the address cannot be listened on.
         """
+        _ = get_resolver().url_patterns  # loads the views now, not with the first request
         self.connections: dict[Any, Any] = {}
         self.http_factory = HTTPFactory(self)
         self.ws_factory = WebSocketFactory(self, server=self.server_name)

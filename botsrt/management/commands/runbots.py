@@ -16,6 +16,7 @@ from django.db.migrations.executor import MigrationExecutor
 from botsrt import conf
 from botsrt.management import cli
 from botsrt.models import Bot
+from botsrt.runtime import garbage
 from botsrt.runtime.children import TaskCluster
 from botsrt.runtime.db import database
 from botsrt.runtime.shutdown import on_signal
@@ -74,6 +75,7 @@ class Command(cli.PlainErrorCommand):
             await site.start()
         await worker.start()
         cluster = asyncio.create_task(TaskCluster(Path(settings.BASE_DIR) / "manage.py").run()) if with_tasks else None
+        garbage.spare_what_stays()
         self._say_ready(worker, site.address if site else "")
         stopping = asyncio.create_task(stop.wait())
         broken = asyncio.create_task(worker.wait_broken())

@@ -8,6 +8,7 @@ from typing import Any
 
 from botsrt.management import cli
 from botsrt.management.commands.runbots import DEFAULT_WEB, parse_address
+from botsrt.runtime import garbage
 from botsrt.runtime.db import database
 from botsrt.runtime.shutdown import on_signal
 
@@ -31,6 +32,7 @@ class Command(cli.PlainErrorCommand):
         stop = on_signal(hard_after_seconds=DRAIN_SECONDS + 10)
         site = Site(host=host, port=port)
         await site.start()
+        garbage.spare_what_stays()
         self.stdout.write(f"serve: ready at {site.address}")
         self.stdout.flush()
         await stop.wait()

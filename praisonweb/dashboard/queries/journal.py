@@ -27,9 +27,9 @@ from praisonweb.dashboard.queries.standing import REASONS, Standing, Tone
 #: A message that waits longer than this is stuck: home says so, too.
 STUCK_AFTER = timedelta(minutes=2)
 
-#: Newest rows whose facets are counted; more are shown as "5,000+". Looked for among the newest of the journal.
-_COUNTED = 5_000
-_LOOKED_AT = 50_000
+#: Newest rows whose facets are counted; more are shown as "2,000+". Looked for among the newest of the journal.
+_COUNTED = 2_000
+_LOOKED_AT = 20_000
 
 #: Contacts that one ``from:`` can mean.
 _MAX_CONTACTS = 200
