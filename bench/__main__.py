@@ -37,12 +37,13 @@ _TITLES = {
     "identity": "Identity: resolve a contact, load a person's history, through the bridge; five contacts to a person",
     "pages": "Pages: what the server takes for each page with 1,000,000 messages and 200,000 entries, 10 requests each",
     "sockets": "Sockets: open pages beside a bot that answers 50 messages a second, one process with the site, 60 s",
+    "soak": "Soak: 200,000 messages of 100,000 people, one runbots, an agent made anew for each; growth when warm",
 }
 
 #: Kinds that grow with the journal; those that have a program of their own; those that only one database is asked for.
 _GROWING = ("receive", "cycle", "turn")
-_PROGRAMS = {"pages": "bench.pages", "sockets": "bench.sockets"}
-_SQLITE_ALONE = ("sockets",)
+_PROGRAMS = {"pages": "bench.pages", "sockets": "bench.sockets", "soak": "bench.soak"}
+_SQLITE_ALONE = ("sockets", "soak")
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def _measure(database: str, kind: str, entries: int, seconds: float) -> list[dic
         command = [sys.executable, "-m", *program, "--entries", str(entries)]
         load = os.getloadavg()[0]
         try:
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=1_800)
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=7_200)
         except subprocess.CalledProcessError as error:
             sys.exit(f"{kind} on {database} with {entries} entries failed:\n{error.stderr}")
         finally:
