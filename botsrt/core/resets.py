@@ -29,12 +29,15 @@ OPTIONS = (
         default=Reset.NONE,
         choices=tuple(Reset),
     ),
-    Option(name="reset_idle_minutes", help="idle: after so many minutes of silence.", default="1440"),
+    Option(name="reset_idle_seconds", help="idle: after so many seconds of silence.", default="86400"),
     Option(name="reset_at", help="daily: at this time of the day, as HH:MM.", default="04:00"),
     Option(name="time_zone", help="The bot's time zone, such as Europe/Vienna.", default="UTC"),
 )
 
-_MAX_IDLE_MINUTES = 525_600
+#: Longest silence that can be named: ten years.
+_MAX_IDLE_SECONDS = 315_360_000
+
+_UNITS = ((3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ def policy(settings: Mapping[str, str]) -> Policy:
         InvalidInput: a value cannot be read; says which and what to write.
     """
     values = {option.name: settings.get(option.name) or option.default for option in OPTIONS}
-    idle, at, zone = _minutes(values["reset_idle_minutes"]), _time(values["reset_at"]), _zone(values["time_zone"])
+    idle, at, zone = _seconds(values["reset_idle_seconds"]), _time(values["reset_at"]), _zone(values["time_zone"])
     reset = Reset(values["reset"])
     return Policy(
         idle=idle if reset in (Reset.IDLE, Reset.BOTH) else None,
@@ -78,15 +81,16 @@ def _latest(at: time, zone: tzinfo, now: datetime) -> datetime:
 
 
 def _span(idle: timedelta) -> str:
-    minutes = int(idle.total_seconds() // 60)
-    number, unit = (minutes // 60, "hour") if minutes % 60 == 0 else (minutes, "minute")
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+    """In the largest unit that is exact."""
+    seconds = int(idle.total_seconds())
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
+    return f"{seconds // size:,} {unit}{'' if seconds == size else 's'}"
 
 
-def _minutes(text: str) -> timedelta:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_IDLE_MINUTES):
-        raise InvalidInput("reset_idle_minutes", f"{text!r} is not a number of minutes, 1 to {_MAX_IDLE_MINUTES:,}.")
-    return timedelta(minutes=int(text))
+def _seconds(text: str) -> timedelta:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= _MAX_IDLE_SECONDS):
+        raise InvalidInput("reset_idle_seconds", f"{text!r} is not a number of seconds, 1 to {_MAX_IDLE_SECONDS:,}.")
+    return timedelta(seconds=int(text[:12]))
 
 
 def _time(text: str) -> time:

@@ -26,10 +26,12 @@ def test_by_default_a_conversation_goes_on_for_ever() -> None:
     assert not resets.why(resets.policy({}), last_at=at("2000-01-01 00:00"), now=at("2026-11-21 00:00"))
 
 
-@pytest.mark.parametrize(("minutes", "words"), [("90", "90 minutes"), ("60", "1 hour"), ("1440", "24 hours")])
-def test_silence_ends_it_to_the_second(minutes: str, words: str) -> None:
-    idle, last_at = policy("idle", reset_idle_minutes=minutes), at("2026-11-21 10:00")
-    limit = last_at + timedelta(minutes=int(minutes))
+@pytest.mark.parametrize(
+    ("seconds", "words"), [("90", "90 seconds"), ("5400", "90 minutes"), ("3600", "1 hour"), ("86400", "24 hours")]
+)
+def test_silence_ends_it_to_the_second(seconds: str, words: str) -> None:
+    idle, last_at = policy("idle", reset_idle_seconds=seconds), at("2026-11-21 10:00")
+    limit = last_at + timedelta(seconds=int(seconds))
     assert resets.why(idle, last_at=last_at, now=limit) == f"A new conversation begins after {words} of silence."
     assert not resets.why(idle, last_at=last_at, now=limit - timedelta(seconds=1))
 
@@ -58,7 +60,7 @@ def test_on_days_when_clocks_change_it_begins_anew_once(day: str) -> None:
 
 
 def test_both_is_either() -> None:
-    both = policy("both", reset_idle_minutes="30", reset_at="04:00")
+    both = policy("both", reset_idle_seconds="1800", reset_at="04:00")
     assert "silence" in resets.why(both, last_at=at("2026-11-21 10:00"), now=at("2026-11-21 10:30"))
     assert "day" in resets.why(both, last_at=at("2026-11-21 03:50"), now=at("2026-11-21 04:05"))
     assert not resets.why(both, last_at=at("2026-11-21 10:00"), now=at("2026-11-21 10:29"))
@@ -67,11 +69,11 @@ def test_both_is_either() -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("reset_idle_minutes", "0"),
-        ("reset_idle_minutes", "-5"),
-        ("reset_idle_minutes", "1e3"),
-        ("reset_idle_minutes", "9" * 400),
-        ("reset_idle_minutes", "²"),
+        ("reset_idle_seconds", "0"),
+        ("reset_idle_seconds", "-5"),
+        ("reset_idle_seconds", "1e3"),
+        ("reset_idle_seconds", "9" * 400),
+        ("reset_idle_seconds", "²"),
         ("reset_at", "24:00"),
         ("reset_at", "noon"),
         ("time_zone", "Vienna"),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _shop() -> None:
-    a_bot(settings={"reset": "idle", "reset_idle_minutes": "60"})
+    a_bot(settings={"reset": "idle", "reset_idle_seconds": "3600"})
 
 
 def shown(turn: ClaimedTurn, *, now: datetime) -> Materials:
@@ -98,7 +98,7 @@ def test_without_a_policy_a_conversation_goes_on() -> None:
     assert talk("two", now=later(days=400)) == ["one", "re: one"]
 
 
-@pytest.mark.parametrize("setting", ["reset_idle_minutes", "reset_at", "time_zone"])
+@pytest.mark.parametrize("setting", ["reset_idle_seconds", "reset_at", "time_zone"])
 def test_what_cannot_be_read_is_refused_and_changes_nothing(setting: str) -> None:
     before = bots.views(accounts=["shop"])["shop"]
     with pytest.raises(InvalidInput, match=setting):
