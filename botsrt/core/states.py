@@ -63,7 +63,7 @@ class TurnState(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
-    CANCELLED = "cancelled"  # stopped on purpose: drain, disabled bot, later /stop and takeover
+    CANCELLED = "cancelled"  # stopped on purpose: drain, takeover, /stop, a changed link
     TIMED_OUT = "timed_out"
     ABANDONED = "abandoned"  # its worker died or lost its lease
 

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from botsrt import conf
 from botsrt.conf import RuntimeConfig
-from botsrt.core import access, backoff, keys
-from botsrt.core.access import Asker, Decision, Verdict
+from botsrt.core import backoff, keys
+from botsrt.core.access import Decision, Verdict
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
 from botsrt.core.errors import (
     AgentError,
@@ -30,7 +30,7 @@ from botsrt.core.text import one_line
 from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
-from botsrt.services import reception, turns
+from botsrt.services import entrance, reception, turns
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Materials, Result
@@ -96,21 +96,10 @@ async def _materials(turn: ClaimedTurn, *, database: Database, config: RuntimeCo
 
 def gate(turn: ClaimedTurn, materials: Materials, bot: BotView) -> dict[int, Decision]:
     """What may become of each entry. Nothing expensive happens before this."""
-    return {entry.id: access.decide(_asker(entry, materials), bot.rules) for entry in turn.entries}
-
-
-def _asker(entry: ClaimedEntry, materials: Materials) -> Asker:
-    message = entry.message
-    return Asker(
-        user_id=message.sender.user_id,
-        known_as=entry.known_as,
-        is_blocked=entry.is_from_blocked,
-        standing=materials.standings.get(entry.root_id, Standing.UNKNOWN),
-        chat_type=message.chat_type,
-        kind=message.kind,
-        is_mentioned=message.is_mentioned,
-        is_command=message.text.startswith("/"),
-    )
+    return {
+        entry.id: entrance.decide(entry, bot=bot, standing=materials.standings.get(entry.root_id, Standing.UNKNOWN))
+        for entry in turn.entries
+    }
 
 
 def _code(decision: Decision) -> str:

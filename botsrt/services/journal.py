@@ -35,6 +35,7 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
         "message_id": message.message_id,
         "revision": message.revision,
     }
+    command = _command(message)
     try:
         with transaction.atomic():  # a redelivery undoes what the message would have changed of contact and session
             contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
@@ -47,7 +48,8 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
                 kind=message.kind,
                 lane=session.lane,
                 session=session,
-                command=_command(message),
+                command=command,
+                runs_aside=commands.runs_aside(command),
                 contact=contact,
                 payload={**message.to_payload(), "text": words.text, "sealed_code": words.sealed},
                 raw=None if words.had_code else _raw(message.raw, max_bytes=max_raw_bytes),
@@ -136,9 +138,9 @@ def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: date
 
 
 def _command(message: InboundMessage) -> str:
-    """What the runtime answers itself, and alone: the name of a command of the chat, or "button"."""
+    """What the runtime answers itself, and alone: the name of a command of the chat, or of a press."""
     if message.kind == EventKind.CALLBACK and commands.parse_press(message.text):
-        return "button"
+        return commands.BUTTON
     command = commands.parse(message.text) if message.kind == EventKind.MESSAGE else None
     return command.name if command else ""
 
