@@ -41,6 +41,7 @@ class Option:
     help: str
     default: str = ""
     choices: tuple[str, ...] = ()
+    max_number: int | None = None  # it is a whole number from 0 to this; None: any text
     is_required: bool = False
     is_guarded: bool = False  # a setting that decides who receives the credentials: who changes it needs the same right
 

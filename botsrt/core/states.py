@@ -212,6 +212,13 @@ class LinkConfirmation(StrEnum):
     AUTO = "auto"
 
 
+class BusyMode(StrEnum):
+    """What becomes of a message that comes while the turn of its lane runs."""
+
+    QUEUE = "queue"  # it waits; what waits together is the next turn
+    INTERRUPT = "interrupt"  # the turn is cancelled; the next one takes its messages and the new one
+
+
 class UnknownUserPolicy(StrEnum):
     """What a contact nobody knows may do."""
 

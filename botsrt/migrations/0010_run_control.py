@@ -11,6 +11,11 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name='journalentry',
+            name='interruptions',
+            field=models.PositiveIntegerField(default=0),
+        ),
+        migrations.AddField(
+            model_name='journalentry',
             name='runs_aside',
             field=models.BooleanField(default=False),
         ),

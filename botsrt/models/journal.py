@@ -46,6 +46,7 @@ class JournalEntry(models.Model):
     attempts = models.PositiveIntegerField(default=0)  # failed turns
     deaths = models.PositiveIntegerField(default=0)  # workers that died on it
     duplicates = models.PositiveIntegerField(default=0)
+    interruptions = models.PositiveIntegerField(default=0)  # turns that were cancelled for a newer message
     runs_alone = models.BooleanField(default=False)  # a turn over several entries failed: this one is tried alone
     turn = models.ForeignKey(Turn, on_delete=models.SET_NULL, null=True, related_name="entries")  # the latest
 

@@ -65,7 +65,7 @@ class Pump:
             for turn in claimed:
                 self._start(turn)
             if not claimed:
-                await self._wakeup.sleep(self._config.poll_seconds)
+                await self._wakeup.sleep(await self._idle_seconds())
 
     async def drain(self, grace_seconds: float) -> None:
         """Claim no more; give the running turns ``grace_seconds``, then hand back what is left."""
@@ -103,6 +103,17 @@ class Pump:
         except StorageUnavailable as error:
             logger.warning("no work could be claimed: %s", error)
             return []
+
+    async def _idle_seconds(self) -> float:
+        """How long nothing will be due that waits for its time; at most one poll interval."""
+        now = timezone.now()
+        try:
+            due_at = await self._database.call(turns.next_due_at, now=now)
+        except StorageUnavailable:  # the next claim says so
+            return self._config.poll_seconds
+        if due_at is None:
+            return self._config.poll_seconds
+        return min(self._config.poll_seconds, (due_at - now).total_seconds())
 
     def _start(self, turn: ClaimedTurn) -> None:
         task = asyncio.create_task(self._run_turn(turn), name=f"turn {turn.id}")

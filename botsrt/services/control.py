@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -34,14 +34,11 @@ def doing(*, session_pk: int) -> Doing:
     return Doing(handler=Handler(session.handler), running_since=running, waiting=waiting.count())
 
 
-def stop(*, session_pk: int, before: int, refused_for: timedelta, now: datetime) -> int:
+def stop(*, session_pk: int, before: int, now: datetime) -> int:
     """End what was said here before the entry ``before`` and is not answered yet: what runs, and what waits behind it.
 
     A running turn is cancelled: its late result is refused, and its worker is told to stop. What was said stays part of
     the conversation. What the gate would drop is left to it, and what a human has in hand to them.
-
-    Args:
-        refused_for: how long a refused contact cannot ask for access again.
 
     Returns:
         How many messages were stopped.
@@ -58,9 +55,7 @@ def stop(*, session_pk: int, before: int, refused_for: timedelta, now: datetime)
         # What staff asked for is theirs to stop, unless it ran.
         is_ours = Q(pk__in=ran) | Q(lane=session.lane, trigger=Trigger.MESSAGE)
         waiting = _said(before).filter(is_ours, state=EntryState.PENDING)
-        stopped = entrance.allowed(
-            waiting.select_related("contact__alias_of").order_by("pk"), refused_for=refused_for, now=now
-        )
+        stopped = entrance.allowed(waiting.select_related("contact__alias_of").order_by("pk"), now=now)
         turns.write_down_said(stopped)
         ids = [row.pk for row in stopped]
         JournalEntry.objects.filter(pk__in=ids, state=EntryState.PENDING).update(

@@ -35,7 +35,7 @@ def decide(entry: ClaimedEntry, *, bot: BotView, standing: Standing) -> Decision
     return access.decide(asker, bot.rules)
 
 
-def allowed(rows: Iterable[JournalEntry], *, refused_for: timedelta, now: datetime) -> list[JournalEntry]:
+def allowed(rows: Iterable[JournalEntry], *, now: datetime) -> list[JournalEntry]:
     """Those of ``rows`` (with contact and alias selected) that an agent would be given now, in the same order."""
     by_account: defaultdict[str, list[ClaimedEntry]] = defaultdict(list)
     rows = list(rows)
@@ -46,9 +46,9 @@ def allowed(rows: Iterable[JournalEntry], *, refused_for: timedelta, now: dateti
     for account, entries in by_account.items():
         if (bot := views.get(account)) is None:
             continue
-        standings = pairing.standings(
-            account=account, contact_ids={entry.root_id for entry in entries}, refused_for=refused_for, now=now
-        )
+        contacts = {entry.root_id for entry in entries}
+        # How old a refusal is matters to who may ask again, not to who is let in.
+        standings = pairing.standings(account=account, contact_ids=contacts, refused_for=timedelta(), now=now)
         for entry in entries:
             if decide(entry, bot=bot, standing=standings.get(entry.root_id, Standing.UNKNOWN)).is_allowed:
                 passing.add(entry.id)

@@ -253,9 +253,7 @@ def _help(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
 
 
 def _stop(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
-    stopped = control.stop(
-        session_pk=desk.turn.session_pk, before=entry.id, refused_for=desk.terms.refused_for, now=desk.now
-    )
+    stopped = control.stop(session_pk=desk.turn.session_pk, before=entry.id, now=desk.now)
     return _says(_STOPPED if stopped else _NOTHING_RUNS)
 
 

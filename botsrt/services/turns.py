@@ -174,6 +174,12 @@ def claim(
         return claimed
 
 
+def next_due_at(*, now: datetime) -> datetime | None:
+    """When the next of the entries that wait for their time may be claimed; None: none waits for that."""
+    waiting = JournalEntry.objects.filter(state=EntryState.PENDING, available_at__gt=now)
+    return waiting.order_by("available_at", "id").values_list("available_at", flat=True).first()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Due:
     id: int

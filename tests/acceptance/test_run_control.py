@@ -126,3 +126,27 @@ async def test_commands_survive_a_crash_and_are_offered_in_the_menu(home: Home) 
             await until(lambda: len(texts(server, 7)) == 3)
         assert texts(server, 7)[2].startswith("and now? <telegram>slow>")
         assert home.manage("ledger", check=False).returncode == 0
+
+
+async def test_a_burst_is_one_answer_and_a_newer_message_interrupts(home: Home) -> None:
+    async with TelegramServer() as server:
+        pace = ("debounce_ms=400", "busy=interrupt", "busy_ack=Let me think again.")
+        add_telegram(home, server, *(option for setting in pace for option in ("--setting", setting)))
+        async with home.runbots():
+            group = -1001000000500
+            for number in range(5):
+                server.bot.say(f"m{number}", user=7)
+                server.bot.say(f"/{number}", user=7, chat=group)  # a command of the agent's own: meant for the bot
+            await until(lambda: texts(server, 7) and texts(server, group))
+            assert texts(server, 7) == ["m0\nm1\nm2\nm3\nm4 <> as bot_telegram_7"]
+            assert texts(server, group)[0].startswith("User 7: /0\nUser 7: /1\n")
+
+            server.bot.say("slow", user=8)
+            await until_claimed(home)
+            server.bot.say("quick", user=8)
+            assert await until(lambda: len(texts(server, 8)) == 1) < 1
+            assert await until(lambda: len(texts(server, 8)) == 2) < 2
+            assert texts(server, 8) == ["Let me think again.", "slow\nquick <> as bot_telegram_8"]
+            assert len(texts(server, 7)) == len(texts(server, group)) == 1
+        assert {row["outcome"] for row in await journal(home, "completed")} == {"answered"}
+        assert home.manage("ledger", check=False).returncode == 0

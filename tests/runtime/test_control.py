@@ -139,3 +139,57 @@ async def test_strangers_neither_stop_nor_learn_anything(transactional_db: None,
     assert hub.texts("room") == ["waited: ann: hello"]
     assert not await sync_to_async(HistoryMessage.objects.filter(text__startswith="/").exists)()
     assert await sync_to_async(Turn.objects.filter(state=TurnState.CANCELLED).count)() == 0
+
+
+# -- the pace of a bot ----
+
+
+async def test_a_burst_is_one_request_and_one_answer_soon_after_it(
+    transactional_db: None, settings: Any, config: RuntimeConfig
+) -> None:
+    settings.BOTSRT = SETTINGS | {"POLL_SECONDS": "5"}
+    conf.load.cache_clear()
+    hub = await sync_to_async(toy_bot)("shop", agent="listing", settings={"debounce_ms": "300"})
+    async with running(conf.load()):
+        for number in range(5):
+            hub.write(f"m{number}", message_id=str(number))
+        said_at = time.monotonic()
+        await until(lambda: hub.sent)
+        assert 0.3 <= time.monotonic() - said_at < 1.3
+    assert hub.texts() == ["0: m0\nm1\nm2\nm3\nm4"]
+    assert len(toy_agents.REQUESTS) == 1
+    assert await sync_to_async(JournalEntry.objects.filter(outcome=Outcome.ANSWERED).count)() == 5
+    await sync_to_async(assert_balanced)()
+
+
+async def test_a_newer_message_interrupts_the_agent_itself(transactional_db: None, config: RuntimeConfig) -> None:
+    hub = await sync_to_async(toy_bot)("shop", agent="waits", settings={"busy": "interrupt", "busy_ack": "Again."})
+    async with running(config) as worker:
+        hub.write("one", message_id="1")
+        await until(toy_agents.STARTED.is_set)
+        (first,) = worker._pump.running
+        asked_at = time.monotonic()
+        hub.write("two", message_id="2")
+        await until(lambda: len(toy_agents.REQUESTS) == 2)
+        await until(lambda: first not in worker._pump.running)
+        await until(lambda: hub.texts() == ["Again."])
+        assert time.monotonic() - asked_at < 1
+        toy_agents.LET_GO.set()
+        await until(lambda: len(hub.sent) == 2)
+    assert hub.texts() == ["Again.", "waited: one\ntwo"]
+    await sync_to_async(assert_balanced)()
+
+
+async def test_who_writes_meanwhile_is_told_within_a_second(transactional_db: None, config: RuntimeConfig) -> None:
+    hub = await sync_to_async(toy_bot)("shop", agent="waits", settings={"busy_ack": "One moment."})
+    async with running(config):
+        hub.write("one", message_id="1")
+        await until(toy_agents.STARTED.is_set)
+        asked_at = time.monotonic()
+        for number in (2, 3):
+            hub.write("hello?", message_id=str(number))
+        await until(lambda: hub.sent)
+        assert time.monotonic() - asked_at < 1
+        toy_agents.LET_GO.set()
+        await until(lambda: len(hub.sent) == 3)
+    assert hub.texts() == ["One moment.", "waited: one", "waited: hello?\nhello?"]
