@@ -217,6 +217,7 @@ class BusyMode(StrEnum):
 
     QUEUE = "queue"  # it waits; what waits together is the next turn
     INTERRUPT = "interrupt"  # the turn is cancelled; the next one takes its messages and the new one
+    STEER = "steer"  # the running agent is asked to take it; where it does not, it waits
 
 
 class UnknownUserPolicy(StrEnum):

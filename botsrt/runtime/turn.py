@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,13 +24,14 @@ from botsrt.core.errors import (
     StorageUnavailable,
     TransientAgentError,
 )
-from botsrt.core.messages import InboundMessage
+from botsrt.core.messages import as_line
 from botsrt.core.ports import AgentReply, AgentRequest
-from botsrt.core.states import ChatType, Standing
+from botsrt.core.states import Standing
 from botsrt.core.text import one_line
 from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
+from botsrt.runtime.steering import Steering
 from botsrt.services import entrance, reception, turns
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
@@ -45,7 +47,13 @@ ShowTyping = Callable[[ClaimedTurn], Awaitable[None]]
 
 
 async def run(
-    turn: ClaimedTurn, *, database: Database, agents: AgentPool, config: RuntimeConfig, show_typing: ShowTyping
+    turn: ClaimedTurn,
+    *,
+    database: Database,
+    agents: AgentPool,
+    steering: Steering,
+    config: RuntimeConfig,
+    show_typing: ShowTyping,
 ) -> None:
     """Run one claimed turn to its end. Cancelled, it hands its entries back."""
     try:
@@ -70,6 +78,7 @@ async def run(
             dropped=dropped,
             database=database,
             agents=agents,
+            steering=steering,
             config=config,
             show_typing=show_typing,
         )
@@ -137,6 +146,7 @@ async def _answer(
     dropped: Mapping[int, str],
     database: Database,
     agents: AgentPool,
+    steering: Steering,
     config: RuntimeConfig,
     show_typing: ShowTyping,
 ) -> None:
@@ -144,7 +154,8 @@ async def _answer(
     request = make_request(turn, entries, materials)
     typing = asyncio.create_task(_typing(show_typing, turn))
     try:
-        reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
+        with steering.open(turn, bot) as joined:
+            reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
     except AgentUnavailable as error:
         logger.warning("agent %s cannot run now: %s", bot.agent.name, error)
         await _give_back(turn, database, after=_UNAVAILABLE_WAIT)
@@ -154,6 +165,7 @@ async def _answer(
         return
     finally:
         typing.cancel()
+    turn = replace(turn, entries=(*turn.entries, *joined))
     result = Result(
         parts=platforms.parts(reply.text, turn.platform),
         text=reply.text if reply.text.strip() else "",
@@ -172,7 +184,7 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
     messages = [entry.message for entry in newest.values()]
     last = messages[-1]
     return AgentRequest(
-        text="\n".join(_line(message) for message in messages),
+        text="\n".join(as_line(message) for message in messages),
         history=materials.history,
         attachments=tuple(attachment for message in messages for attachment in message.attachments),
         context=SessionContext(
@@ -191,14 +203,6 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
         entry_ids=tuple(entry.id for entry in entries),
         attempt=turn.attempt,
     )
-
-
-def _line(message: InboundMessage) -> str:
-    """The message as the agent reads it; in a group it says who wrote it."""
-    if message.chat_type == ChatType.DIRECT:
-        return message.text
-    name = one_line(message.sender.display_name or message.sender.user_name or message.sender.user_id)
-    return f"{name}: {message.text}"
 
 
 class _RunFailed(Exception):

@@ -25,6 +25,7 @@ from botsrt.runtime.delivery import Delivery
 from botsrt.runtime.heartbeat import Heartbeat
 from botsrt.runtime.newsroom import Newsroom
 from botsrt.runtime.pump import Pump
+from botsrt.runtime.steering import Steering
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.runtime.wakeup import Wakeup
 from botsrt.services import news, nudge, workers
@@ -53,6 +54,8 @@ class Worker:
         self._agents = AgentPool()
         self._bots_changed = Wakeup()
         self._turns_cancelled = Wakeup()
+        self._messages_behind = Wakeup()
+        self._steering = Steering(database=database, agents=self._agents)
         self._supervisor = Supervisor(
             worker_id=self.id, database=database, config=config, accounts=accounts, on_ready=self._bot_is_ready
         )
@@ -91,6 +94,7 @@ class Worker:
             "nudges": consumers.listen(self.id, wakers),  # type: ignore[arg-type]
             "control": self._follow_changes(),
             "stops": self._stop_cancelled_turns(),
+            "steering": self._steer_turns(),
             "heartbeat": self._heartbeat.run(),
             "pump": self._pump.run(),
             "delivery": self._delivery.run(),
@@ -128,6 +132,7 @@ class Worker:
             claimed,
             database=self._database,
             agents=self._agents,
+            steering=self._steering,
             config=self._config,
             show_typing=self._show_typing,
         )
@@ -141,6 +146,7 @@ class Worker:
     def _wake_control(self) -> None:
         self._bots_changed.wake()
         self._turns_cancelled.wake()
+        self._messages_behind.wake()
 
     async def _follow_changes(self) -> None:
         """Start, change and stop bots as soon as they are changed."""
@@ -159,6 +165,15 @@ class Worker:
                 await self._heartbeat.renew_turns()
             except StorageUnavailable as error:
                 logger.warning("the turns were not looked at: %s", error)
+
+    async def _steer_turns(self) -> None:
+        """Hand messages to the turns that take them while they run."""
+        while True:
+            await self._messages_behind.sleep(self._config.poll_seconds)
+            try:
+                await self._steering.offer()
+            except StorageUnavailable as error:
+                logger.warning("the turns were not steered: %s", error)
 
     def _carry_nudges(self) -> None:
         """Hand nudges of any thread to this loop; several at once count once."""

@@ -50,7 +50,8 @@ COMMON_SETTINGS = (
     Option(name="edits", help="What happens to edited messages.", default="answer", choices=("answer", "ignore")),
     Option(
         name="busy",
-        help="What a message does that comes while the bot works on an answer: wait for it, or begin anew with both.",
+        help="What becomes of a message that comes while the bot works on an answer: it waits, the bot begins anew "
+        "with both, or the agent takes it along if it can.",
         default=BusyMode.QUEUE,
         choices=tuple(BusyMode),
     ),
@@ -97,6 +98,7 @@ class BotView:
     owners: frozenset[str]  # user ids on the bot's platform
     link: LinkConfirmation
     unknown_sends: UnknownSendPolicy
+    busy: BusyMode
     agent: AgentConfig
 
 
@@ -385,6 +387,7 @@ def _view(bot: Bot) -> BotView:
         owners=owners,
         link=LinkConfirmation(setting(bot.settings, "link")),
         unknown_sends=UnknownSendPolicy(setting(bot.settings, "unknown_sends")),
+        busy=BusyMode(setting(bot.settings, "busy")),
         agent=AgentConfig(
             name=bot.agent.name,
             kind=bot.agent.kind,

@@ -6,17 +6,21 @@ All of it happens in the transaction that stores a message, so that nothing of i
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 
+from django.db import transaction
 from django.db.models import F, QuerySet, Subquery
 
 from botsrt.core import commands
 from botsrt.core.messages import InboundMessage
 from botsrt.core.states import BusyMode, EntryState, EventKind, RunMode, Trigger, TurnState
 from botsrt.models import Bot, BotSession, Contact, JournalEntry, Turn
-from botsrt.services import bots, entrance, lanes, notices
+from botsrt.services import bots, entrance, lanes, news, notices, nudge, turns
 from botsrt.services.notices import Address
+from botsrt.services.turns import ClaimedEntry
 
 #: A burst waits for its latest message, but never longer than this many times the bot's debounce.
 _LONGEST_BURST = 10
@@ -79,7 +83,7 @@ def arrived(pace: Pace, *, entry: JournalEntry, now: datetime) -> None:
 
     Nothing happens for a message that would get no answer.
     """
-    if pace.running is None or entry.command or not (pace.busy_ack or pace.busy == BusyMode.INTERRUPT):
+    if pace.running is None or entry.command or not (pace.busy_ack or pace.busy != BusyMode.QUEUE):
         return
     running = list(JournalEntry.objects.filter(turn=pace.running, state=EntryState.CLAIMED).order_by("pk"))
     if not running or running[0].command or not entrance.allowed([entry], now=now):
@@ -87,19 +91,19 @@ def arrived(pace: Pace, *, entry: JournalEntry, now: datetime) -> None:
     if pace.busy_ack:
         # Of a run that begins again it is still the first message: so this is said once.
         notices.tell(_address(entry), pace.busy_ack, key=f"busy:{running[0].pk}", entry_id=entry.pk, now=now)
-    if pace.busy == BusyMode.INTERRUPT and all(_may_be_taken(row, entry) for row in running):
+    if pace.busy == BusyMode.INTERRUPT and all(
+        _go_together(row, entry) and row.interruptions < MAX_INTERRUPTIONS for row in running
+    ):
         _interrupt(pace.running, running, until=entry.available_at, now=now)
+    if pace.busy == BusyMode.STEER:
+        nudge.control()
 
 
-def _may_be_taken(running: JournalEntry, entry: JournalEntry) -> bool:
-    """Whether the next turn could take both messages, and not for the umpteenth time."""
-    is_same_chat = (running.account, running.channel_id, running.thread_id) == (
-        entry.account,
-        entry.channel_id,
-        entry.thread_id,
-    )
-    is_free = not running.runs_alone and running.trigger == Trigger.MESSAGE and running.run_mode == RunMode.SEND
-    return is_same_chat and is_free and running.interruptions < MAX_INTERRUPTIONS
+def _go_together(one: JournalEntry, other: JournalEntry) -> bool:
+    """Whether one turn may take both messages."""
+    chats = {(row.account, row.channel_id, row.thread_id) for row in (one, other)}
+    is_free = not one.runs_alone and one.trigger == Trigger.MESSAGE and one.run_mode == RunMode.SEND
+    return len(chats) == 1 and is_free
 
 
 def _interrupt(turn_id: uuid.UUID, running: list[JournalEntry], *, until: datetime, now: datetime) -> None:
@@ -108,6 +112,42 @@ def _interrupt(turn_id: uuid.UUID, running: list[JournalEntry], *, until: dateti
         JournalEntry.objects.filter(pk__in=[row.pk for row in running], state=EntryState.PENDING).update(
             available_at=until, interruptions=F("interruptions") + 1
         )
+
+
+# -- steering ----
+
+
+def join(*, turn_id: uuid.UUID, now: datetime) -> list[ClaimedEntry]:
+    """Let what waits behind a running turn join it: due messages of its chat, up to one that must run alone.
+
+    Returns:
+        The entries that joined, in order; empty as well when the turn is over.
+    """
+    with transaction.atomic():
+        # Locked, so that it does not end before the commit.
+        turn = Turn.objects.select_for_update(no_key=True).filter(pk=turn_id, state=TurnState.RUNNING).first()
+        first = JournalEntry.objects.filter(turn=turn_id, state=EntryState.CLAIMED).order_by("pk").first()
+        if turn is None or first is None:
+            return []
+        due = JournalEntry.objects.filter(
+            lane=turn.lane, state=EntryState.PENDING, runs_aside=False, available_at__lte=now
+        )
+        rows = due.select_related("contact__alias_of").order_by("pk")
+        behind = list(takewhile(lambda row: not row.command and _go_together(row, first), rows))
+        ids = [row.pk for row in entrance.allowed(behind, now=now)]
+        due.filter(pk__in=ids).update(state=EntryState.CLAIMED, turn=turn_id, claimed_at=now)
+        news.changed("journal", ids)
+        return [turns.as_claimed(row) for row in behind if row.pk in ids]
+
+
+def leave(*, turn_id: uuid.UUID, entry_ids: Collection[int]) -> None:
+    """What joined the turn and was not taken waits for the next one."""
+    with transaction.atomic():
+        JournalEntry.objects.filter(pk__in=entry_ids, turn=turn_id, state=EntryState.CLAIMED).update(
+            state=EntryState.PENDING
+        )
+        nudge.journal()
+        news.changed("journal", entry_ids)
 
 
 def _waiting(lane: str, *, now: datetime) -> QuerySet[JournalEntry]:

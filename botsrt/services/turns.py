@@ -435,7 +435,8 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
         claimed.filter(pk=entry_id).update(state=EntryState.HELD, outcome=Outcome.HELD, outcome_reason=reason)
     kept = [entry for entry in turn.entries if entry.id not in result.dropped and entry.id not in result.held]
     if kept:
-        claimed.update(state=state, outcome=outcome, completed_at=now)
+        if claimed.update(state=state, outcome=outcome, completed_at=now) > len(kept):
+            _let_go(turn)
         HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
         BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
     if result.parts:
@@ -447,6 +448,14 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
     news.changed("journal", turn.entry_ids)
     if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
         dlq.resolve(entry_ids=turn.entry_ids, now=now)
+
+
+def _let_go(turn: ClaimedTurn) -> None:
+    """What joined the turn and was not taken by its agent is answered by the next one."""
+    JournalEntry.objects.filter(turn=turn.id).exclude(pk__in=turn.entry_ids).update(
+        state=EntryState.PENDING, outcome="", completed_at=None
+    )
+    nudge.journal()
 
 
 def _ending(*, has_reply: bool, is_held: bool) -> tuple[EntryState, Outcome]:
@@ -587,9 +596,10 @@ def fail(
     with transaction.atomic():
         if not _end(turn.id, state, now=now, error_class=failure.error_class, error_text=failure.error_text):
             return False
-        entries = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
-        if len(turn.entries) > 1:
-            entries.update(state=EntryState.PENDING, attempts=F("attempts") + 1, runs_alone=True, available_at=now)
+        claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
+        entries = list(claimed)
+        if len(entries) > 1:
+            claimed.update(state=EntryState.PENDING, attempts=F("attempts") + 1, runs_alone=True, available_at=now)
             nudge.journal()
             news.changed("journal", turn.entry_ids)
             return True

@@ -193,3 +193,38 @@ async def test_who_writes_meanwhile_is_told_within_a_second(transactional_db: No
         toy_agents.LET_GO.set()
         await until(lambda: len(hub.sent) == 3)
     assert hub.texts() == ["One moment.", "waited: one", "waited: hello?\nhello?"]
+
+
+async def test_a_running_agent_takes_messages_along_until_it_refuses(
+    transactional_db: None, config: RuntimeConfig
+) -> None:
+    hub = await sync_to_async(toy_bot)("shop", agent="steered", settings={"busy": "steer"})
+    async with running(config):
+        hub.write("one", message_id="1")
+        await until(toy_agents.STARTED.is_set)
+        texts = toy_agents.steered.texts[toy_agents.REQUESTS[0].turn_id]
+        for number, text in enumerate(("two", "three"), start=2):
+            hub.write(text, message_id=str(number))
+            await until(lambda: texts[-1] == text, seconds=1)  # noqa: B023
+        hub.write("four", message_id="4")
+        await until_db(lambda: JournalEntry.objects.filter(message_id="4", state=EntryState.PENDING).exists())
+        toy_agents.LET_GO.set()
+        await until(lambda: len(hub.sent) == 2)
+    assert hub.texts() == ["one + two + three", "four"]
+    assert await sync_to_async(JournalEntry.objects.filter(outcome=Outcome.ANSWERED).count)() == 4
+    await sync_to_async(assert_balanced)()
+
+
+async def test_an_agent_that_cannot_be_steered_answers_one_after_the_other(
+    transactional_db: None, config: RuntimeConfig
+) -> None:
+    hub = await sync_to_async(toy_bot)("shop", agent="waits", settings={"busy": "steer"})
+    async with running(config):
+        hub.write("one", message_id="1")
+        await until(toy_agents.STARTED.is_set)
+        hub.write("two", message_id="2")
+        await until_db(lambda: JournalEntry.objects.filter(message_id="2", state=EntryState.PENDING).exists())
+        toy_agents.LET_GO.set()
+        await until(lambda: len(hub.sent) == 2)
+    assert hub.texts() == ["waited: one", "waited: two"]
+    await sync_to_async(assert_balanced)()

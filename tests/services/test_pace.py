@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from botsrt.core.errors import InvalidInput
 from botsrt.core.messages import Attachment
 from botsrt.core.states import ChatType, EntryState, EventKind, Outcome, Proof, RunMode, TurnState, UnknownUserPolicy
-from botsrt.models import OutboxMessage, Turn
+from botsrt.models import HistoryMessage, OutboxMessage, Turn
 from botsrt.services import bots, identity, journal, ledger, pace, turns
 from botsrt.services.bots import Changes
 from tests.factories import (
@@ -299,6 +300,69 @@ def test_a_run_ends_or_is_interrupted_and_never_both():
         left = claim_one()
         assert left.entry_ids == ([second] if did_end else [first.pk, second])
         finish(left)
+    assert_balanced()
+
+
+# -- steering ----
+
+
+def test_what_waits_behind_a_run_joins_it_and_is_answered_with_it():
+    first = received("one")
+    running = claim_one()
+    second = received("two")
+    joined = pace.join(turn_id=running.id, now=NOW)
+    assert [item.id for item in joined] == [second.pk]
+    assert pace.join(turn_id=running.id, now=NOW) == []
+    assert claim() == []
+    finish(replace(running, entries=(*running.entries, *joined)), "both")
+    assert entry(first.pk).outcome == entry(second.pk).outcome == Outcome.ANSWERED
+    said = HistoryMessage.objects.order_by("id").values_list("text", flat=True)
+    assert list(said) == ["one", "two", "both"]
+    assert_balanced()
+
+
+def test_what_is_not_taken_is_answered_by_the_next_turn():
+    received("one")
+    running = claim_one()
+    second = received("two")
+    pace.join(turn_id=running.id, now=NOW)
+    pace.leave(turn_id=running.id, entry_ids=[second.pk])
+    finish(running)
+    assert claim_one().entry_ids == [second.pk]
+
+
+def test_what_joined_and_was_not_taken_before_the_end_waits_for_the_next_turn():
+    received("one")
+    running = claim_one()
+    second = received("two")
+    pace.join(turn_id=running.id, now=NOW)
+    assert finish(running)
+    pace.leave(turn_id=running.id, entry_ids=[second.pk])
+    assert entry(second.pk).state == EntryState.PENDING
+    assert claim_one().entry_ids == [second.pk]
+    assert_balanced()
+
+
+def test_a_failed_run_takes_nothing_that_joined_with_it():
+    first = received("one")
+    running = claim_one()
+    second = received("two")
+    pace.join(turn_id=running.id, now=NOW)
+    fail(running)
+    assert claim_one().entry_ids == [first.pk]
+    assert entry(second.pk).state == EntryState.PENDING
+    assert_balanced()
+
+
+def test_only_what_the_turn_could_have_taken_joins_it():
+    received("one")
+    running = claim_one()
+    received(a_message("elsewhere", channel_id="c2"))
+    received("/new")
+    received("after")
+    assert pace.join(turn_id=running.id, now=NOW) == []
+    finish(running)
+    assert pace.join(turn_id=running.id, now=NOW) == []
     assert_balanced()
 
 
