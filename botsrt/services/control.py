@@ -56,6 +56,8 @@ def stop(*, session_pk: int, before: int, now: datetime) -> int:
         is_ours = Q(pk__in=ran) | Q(lane=session.lane, trigger=Trigger.MESSAGE)
         waiting = _said(before).filter(is_ours, state=EntryState.PENDING)
         stopped = entrance.allowed(waiting.select_related("contact__alias_of").order_by("pk"), now=now)
+        if not stopped:
+            return 0
         turns.write_down_said(stopped)
         ids = [row.pk for row in stopped]
         JournalEntry.objects.filter(pk__in=ids, state=EntryState.PENDING).update(

@@ -83,7 +83,7 @@ def arrived(pace: Pace, *, entry: JournalEntry, now: datetime) -> None:
 
     Nothing happens for a message that would get no answer.
     """
-    if pace.running is None or entry.command or not (pace.busy_ack or pace.busy != BusyMode.QUEUE):
+    if pace.running is None or entry.command or (pace.busy == BusyMode.QUEUE and not pace.busy_ack):
         return
     running = list(JournalEntry.objects.filter(turn=pace.running, state=EntryState.CLAIMED).order_by("pk"))
     if not running or running[0].command or not entrance.allowed([entry], now=now):
@@ -135,6 +135,8 @@ def join(*, turn_id: uuid.UUID, now: datetime) -> list[ClaimedEntry]:
         rows = due.select_related("contact__alias_of").order_by("pk")
         behind = list(takewhile(lambda row: not row.command and _go_together(row, first), rows))
         ids = [row.pk for row in entrance.allowed(behind, now=now)]
+        if not ids:
+            return []
         due.filter(pk__in=ids).update(state=EntryState.CLAIMED, turn=turn_id, claimed_at=now)
         news.changed("journal", ids)
         return [turns.as_claimed(row) for row in behind if row.pk in ids]

@@ -107,8 +107,8 @@ async def test_stop_ends_the_run_of_another_worker(transactional_db: None, confi
     await sync_to_async(assert_balanced)()
 
 
-async def test_a_command_that_a_dead_worker_had_is_answered_once(
-    transactional_db: None, config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+async def test_a_run_goes_on_in_the_next_worker_and_its_commands_are_not_answered_again(
+    transactional_db: None, config: RuntimeConfig
 ) -> None:
     hub = await sync_to_async(toy_bot)("shop", agent="waits")
     async with running(config):
