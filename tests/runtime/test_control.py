@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from botsrt.services import ledger
 from tests.factories import LEASE
 from tests.runtime.conftest import SETTINGS, running, toy_bot, until, until_db
 from tests.toys import agents as toy_agents
+from tests.toys.toy import Hub
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,6 +32,10 @@ def is_claimed() -> bool:
     return JournalEntry.objects.filter(state=EntryState.CLAIMED, command="").exists()
 
 
+def _has_sent(hub: Hub, count: int) -> bool:
+    return len(hub.sent) == count
+
+
 async def test_commands_are_answered_while_the_agent_thinks(transactional_db: None, config: RuntimeConfig) -> None:
     hub = await sync_to_async(toy_bot)("shop", agent="waits")
     async with running(config):
@@ -39,7 +45,7 @@ async def test_commands_are_answered_while_the_agent_thinks(transactional_db: No
             asked_at = time.monotonic()
             hub.write(command, message_id=str(number))
             hub.write(command, message_id=str(number))
-            await until(lambda count=number - 1: len(hub.sent) == count)
+            await until(partial(_has_sent, hub, number - 1))
             assert time.monotonic() - asked_at < 1
         toy_agents.LET_GO.set()
         await until(lambda: len(hub.sent) == 4)

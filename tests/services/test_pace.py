@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -28,7 +29,6 @@ from tests.factories import (
     fail,
     finish,
     later,
-    parked,
     receive,
     received,
     send_all,
@@ -272,10 +272,9 @@ def test_what_runs_alone_is_not_interrupted():
     row = answered("hello")
     journal.replay(entry_id=row.pk, mode=RunMode.SEND, actor=ALICE, reason="", now=NOW)
     replayed = claim_one()
-    received("one more thing")
+    newer = received("one more thing")
     assert finish(replayed)
-    parked("two")
-    assert entry(row.pk).state == EntryState.COMPLETED
+    assert claim_one().entry_ids == [newer.pk]
 
 
 def test_commands_do_not_interrupt():
@@ -294,9 +293,7 @@ def test_a_run_ends_or_is_interrupted_and_never_both():
         user = {"user_id": f"u{number}", "channel_id": f"c{number}"}
         first = received(a_message("one", **user))
         running = claim_one()
-        did_end, second = at_once(
-            lambda turn=running: finish(turn, "the end"), lambda fields=user: receive(a_message("two", **fields))
-        )
+        did_end, second = at_once(partial(finish, running, "the end"), partial(receive, a_message("two", **user)))
         left = claim_one()
         assert left.entry_ids == ([second] if did_end else [first.pk, second])
         finish(left)
