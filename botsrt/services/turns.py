@@ -719,7 +719,10 @@ def _end(turn_id: uuid.UUID, state: TurnState, *, now: datetime, generation: int
     """Move a running turn to its end. The row count says who won."""
     running = Turn.objects.filter(id=turn_id, state=TurnState.RUNNING)
     if generation is not None:
-        running = running.filter(session__epoch=generation)
+        # No join: Django would put all conditions into a subquery, which PostgreSQL looks at only once. After it waited
+        # for another end of the turn it would find it running still.
+        session = BotSession.objects.filter(pk=OuterRef("session"), epoch=generation)
+        running = running.filter(Exists(session))
     return bool(running.update(state=state, finished_at=now, **fields))
 
 

@@ -117,6 +117,7 @@ async def test_commands_survive_a_crash_and_are_offered_in_the_menu(home: Home) 
             server.bot.say("slow", user=7)
             await until_claimed(home)
             process.kill()
+            await process.wait(seconds=10)
             server.bot.say("/whoami", user=7)
             server.bot.say("/stop", user=7)
         async with home.runbots():
