@@ -91,7 +91,7 @@ class Worker:
         await self._supervisor.sync()
         wakers = {"journal": self._pump.wake, "outbox": self._delivery.wake, "control": self._wake_control}
         loops = {
-            "nudges": consumers.listen(self.id, wakers),  # type: ignore[arg-type]
+            "nudges": consumers.listen(wakers),  # type: ignore[arg-type]
             "control": self._follow_changes(),
             "stops": self._stop_cancelled_turns(),
             "steering": self._steer_turns(),
