@@ -16,6 +16,8 @@ from botsrt.services import nudge
 from botsrt.services.nudge import Kind
 from tests.runtime.conftest import until
 
+pytestmark = pytest.mark.django_db(transaction=True)  # consumers look after connections
+
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 def _layer(request: pytest.FixtureRequest, settings: Any) -> Iterator[None]:
