@@ -70,6 +70,7 @@ async def cycle(database: Database) -> dict[str, Any]:
             turns.claim,
             worker_id="bench",
             limit=1,
+            aside_limit=1,
             accounts=None,
             max_entries_per_turn=50,
             lease=timedelta(seconds=60),

@@ -106,10 +106,10 @@ def _filled() -> dict[str, tuple[int, str]]:
         ),
         "botsrt_turn": (
             ENTRIES,
-            f"""(id, lane, session_id, generation, worker_id, lease_expires_at, deadline_at, state, "trigger", run_mode,
-             requested_by, request_reason, attempt, agent, agent_version, error_class, error_text, usage, started_at,
-             finished_at)
-            SELECT {uuid}, 'lane' || n, {_ENTRY_SESSION}, 1, 'w', {entry_at}, {entry_at},
+            f"""(id, lane, runs_aside, session_id, generation, worker_id, lease_expires_at, deadline_at, state,
+             "trigger", run_mode, requested_by, request_reason, attempt, agent, agent_version, error_class, error_text,
+             usage, started_at, finished_at)
+            SELECT {uuid}, 'lane' || n, {no}, {_ENTRY_SESSION}, 1, 'w', {entry_at}, {entry_at},
              (CASE {_ENTRY_STATE} WHEN 'claimed' THEN 'running' WHEN 'dead' THEN 'failed' ELSE 'finished' END),
              'message', 'send', '', '', 1, 'echo', 1, '', '', {empty}, {entry_at}, {entry_at}""",
         ),
@@ -117,8 +117,8 @@ def _filled() -> dict[str, tuple[int, str]]:
             ENTRIES,
             f"""(id, platform, account, channel_id, message_id, revision, thread_id, chat_type, kind, lane, command,
              session_id, contact_id, payload, raw, state, outcome, outcome_reason, available_at, attempts, deaths,
-             duplicates, runs_alone, turn_id, "trigger", run_mode, requested_by, request_reason, received_at,
-             completed_at)
+             duplicates, interruptions, runs_alone, runs_aside, turn_id, "trigger", run_mode, requested_by,
+             request_reason, received_at, completed_at)
             SELECT n, {_PLATFORM.format(x=_ENTRY_SESSION)}, {_ACCOUNT.format(x=_ENTRY_SESSION)},
              'u' || {_ENTRY_SESSION}, 'm' || n, '', '', 'direct', (CASE WHEN n % 90 = 0 THEN 'edit' ELSE 'message' END),
              {_LANE.format(x=_ENTRY_SESSION)}, '', {_ENTRY_SESSION}, {_ENTRY_SESSION},
@@ -126,7 +126,7 @@ def _filled() -> dict[str, tuple[int, str]]:
              (CASE WHEN n > 150000 THEN {update} END){json},
              {_ENTRY_STATE}, (CASE {_ENTRY_STATE} WHEN 'completed' THEN 'answered' WHEN 'pending' THEN '' WHEN 'claimed'
              THEN '' ELSE {_ENTRY_STATE} END), '', {entry_at}, (CASE WHEN n % 20 = 1 THEN 3 ELSE 0 END), 0,
-             (CASE WHEN n % 3000 = 0 THEN 1 ELSE 0 END), {no}, {uuid}, 'message', 'send', '', '', {entry_at},
+             (CASE WHEN n % 3000 = 0 THEN 1 ELSE 0 END), 0, {no}, {no}, {uuid}, 'message', 'send', '', '', {entry_at},
              (CASE WHEN {_ENTRY_STATE} IN ('pending', 'claimed') THEN NULL ELSE {entry_at} END)""",
         ),
         "botsrt_outboxmessage": (

@@ -33,17 +33,18 @@ _COLUMNS = {
         SELECT n, 'bot_null_u' || n, 'bot_null_u' || n, 'null', 'bench', 'per_user', n, '', '', '', 'bot', '', 1, 0,
          '{{}}', {now}, {now}""",
     "botsrt_turn": """
-        (id, lane, session_id, generation, worker_id, lease_expires_at, deadline_at, state, "trigger", run_mode,
-         requested_by, request_reason, attempt, agent, agent_version, error_class, error_text, usage, started_at)
-        SELECT {uuid}, 'bot_null_u' || (n % 1000 + 1), n % 1000 + 1, 1, 'w', {now}, {now}, 'finished', 'message',
+        (id, lane, runs_aside, session_id, generation, worker_id, lease_expires_at, deadline_at, state, "trigger",
+         run_mode, requested_by, request_reason, attempt, agent, agent_version, error_class, error_text, usage,
+         started_at)
+        SELECT {uuid}, 'bot_null_u' || (n % 1000 + 1), {no}, n % 1000 + 1, 1, 'w', {now}, {now}, 'finished', 'message',
          'send', '', '', 1, 'echo', 1, '', '', '{{}}', {now}""",
     "botsrt_journalentry": """
         (id, platform, account, channel_id, message_id, revision, thread_id, chat_type, kind, lane, command, session_id,
-         contact_id, payload, state, outcome, outcome_reason, available_at, attempts, deaths, duplicates, runs_alone,
-         turn_id, "trigger", run_mode, requested_by, request_reason, received_at, completed_at)
+         contact_id, payload, state, outcome, outcome_reason, available_at, attempts, deaths, duplicates, interruptions,
+         runs_alone, runs_aside, turn_id, "trigger", run_mode, requested_by, request_reason, received_at, completed_at)
         SELECT n, 'null', 'bench', 'u' || (n % 1000 + 1), 'old' || n, '', '', 'direct', 'message',
          'bot_null_u' || (n % 1000 + 1), '', n % 1000 + 1, n % 1000 + 1, '{{"text": "an earlier message"}}',
-         'completed', 'answered', '', {now}, 0, 0, 0, {no}, {uuid}, 'message', 'send', '', '', {now}, {now}""",
+         'completed', 'answered', '', {now}, 0, 0, 0, 0, {no}, {no}, {uuid}, 'message', 'send', '', '', {now}, {now}""",
     "botsrt_outboxmessage": """
         (id, idempotency_key, platform, account, channel_id, thread_id, reply_to, session_id, turn_id, entry_id, source,
          requested_by, text, buttons, state, is_resend, attempts, next_attempt_at, worker_id, platform_message_id,

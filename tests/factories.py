@@ -139,6 +139,7 @@ def claim(
     *,
     worker_id: str = WORKER,
     limit: int = 10,
+    aside_limit: int = 10,
     accounts: Collection[str] | None = None,
     max_entries_per_turn: int = 50,
     lease: timedelta = LEASE,
@@ -148,6 +149,7 @@ def claim(
     return turns.claim(
         worker_id=worker_id,
         limit=limit,
+        aside_limit=aside_limit,
         accounts=accounts,
         max_entries_per_turn=max_entries_per_turn,
         lease=lease,

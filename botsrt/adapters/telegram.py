@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
@@ -33,7 +33,7 @@ from telegram.constants import ChatAction
 from telegram.request import HTTPXRequest
 
 from botsrt.adapters.base import BaseAdapter
-from botsrt.core import backoff, redact
+from botsrt.core import backoff, commands, redact
 from botsrt.core.errors import (
     BotsError,
     ChatMigrated,
@@ -163,6 +163,12 @@ class Adapter(BaseAdapter):
             default="https://api.telegram.org",
             is_guarded=True,
         ),
+        Option(
+            name="menu",
+            help="The list of commands that people see: ours, or the one you made with @BotFather.",
+            default="ours",
+            choices=("ours", "botfather"),
+        ),
     )
     credentials: ClassVar[tuple[Option, ...]] = (
         Option(name="token", help="From @BotFather, such as 123456:ABC-def.", is_required=True),
@@ -219,11 +225,16 @@ class Adapter(BaseAdapter):
         return Probe(identity=f"@{self._user_name}")
 
     async def start(self) -> None:
-        """Prove the token, then tell Telegram how updates are to come."""
+        """Prove the token, then tell Telegram how updates are to come and what people can type."""
         await self.probe()
-        if not self._is_webhook:
+        if self._is_webhook:
+            await self._register_webhook()
+        else:
             await self._ask(self._bot().delete_webhook())
-            return
+        if self.setting("menu") == "ours":
+            self._in_background(self._offer_menu())
+
+    async def _register_webhook(self) -> None:
         try:
             await self._bot().set_webhook(
                 self._webhook_url, secret_token=self._secret, allowed_updates=list(UPDATE_KINDS)
@@ -232,6 +243,13 @@ class Adapter(BaseAdapter):
             raise ConfigurationError(f"webhook_url: Telegram refused it: {_said(refusal)}") from refusal
         except error.TelegramError as failure:
             raise _repeatable(failure) from failure
+
+    async def _offer_menu(self) -> None:
+        """Show the commands of the chat in Telegram's menu. A bot without one works as well."""
+        try:
+            await self._bot().set_my_commands([(kind.name, kind.help) for kind in commands.KINDS])
+        except (BotsError, error.TelegramError) as failure:
+            logger.warning("bot %s: the menu of commands was not taken: %s", self.config.account, _said(failure))
 
     async def run(self) -> None:
         await (self._watch_webhook() if self._is_webhook else self._poll())
@@ -386,9 +404,13 @@ class Adapter(BaseAdapter):
         await self.sink.receive(message)
         if message.kind is EventKind.CALLBACK:
             # Ends the waiting sign on the button. Also after a redelivery: the first time may have been cut short.
-            task = asyncio.create_task(self._answer_callback(update["callback_query"]["id"]))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._in_background(self._answer_callback(update["callback_query"]["id"]))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nobody waits for."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _answer_callback(self, callback_id: str) -> None:
         try:

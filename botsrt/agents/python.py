@@ -3,6 +3,9 @@
 A callable gets the ``AgentRequest`` and returns a text, an ``AgentReply``, or None to say nothing. An object with
 ``achat`` or ``chat`` gets the text alone, and must answer. A class is made into an object once.
 
+A target that also has ``steer(turn_id, text)`` can take messages while it runs, of bots whose ``busy`` is steer; it
+returns whether it does.
+
 ``async`` code runs on the event loop and must not block it; code that is not ``async`` runs in threads of its own, off
 the event loop and off the database thread. A blocking call that is cut off cannot be stopped: its answer is dropped.
 Whatever the code raises comes out as an ``AgentError``; raise ``TransientAgentError`` or ``AgentUnavailable`` of
@@ -45,6 +48,14 @@ class Agent(BaseAgent):
             if objects.is_one(self._target):
                 return _spoken(await objects.ask(self._target, request, gate=self._gate))
             return _reply(await self._call(request))
+
+    async def steer(self, turn_id: str, text: str) -> bool:
+        """Ask the target, if it has a ``steer`` of its own, which must not block."""
+        method = getattr(self._target, "steer", None)
+        if not callable(method):
+            return False
+        taken = method(turn_id, text)
+        return bool(await taken if inspect.isawaitable(taken) else taken)
 
     async def _call(self, request: AgentRequest) -> Any:
         if _is_async(self._target):

@@ -12,7 +12,7 @@ from typing import Any
 
 from botsrt.core.errors import InvalidInput, UnreadableUpdate
 from botsrt.core.states import ChatType, EventKind
-from botsrt.core.text import storable, storable_json
+from botsrt.core.text import one_line, storable, storable_json
 
 #: Longest id of an account, chat, thread, message or user, in characters; the width of the columns.
 MAX_ID_CHARS = 200
@@ -138,6 +138,14 @@ class InboundMessage:
 def _known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     known = {item.name for item in fields(cls)}
     return {name: value for name, value in values.items() if name in known}
+
+
+def as_line(message: InboundMessage) -> str:
+    """The message as an agent reads it; in a group it says who wrote it."""
+    if message.chat_type == ChatType.DIRECT:
+        return message.text
+    name = one_line(message.sender.display_name or message.sender.user_name or message.sender.user_id)
+    return f"{name}: {message.text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from botsrt.core.context import SessionContext
 from botsrt.core.errors import UnreadableUpdate
@@ -41,6 +41,7 @@ class Option:
     help: str
     default: str = ""
     choices: tuple[str, ...] = ()
+    max_number: int | None = None  # it is a whole number from 0 to this; None: any text
     is_required: bool = False
     is_guarded: bool = False  # a setting that decides who receives the credentials: who changes it needs the same right
 
@@ -226,6 +227,18 @@ class Agent(Protocol):
 
     async def close(self) -> None:
         """Release everything."""
+
+
+@runtime_checkable
+class Steerable(Protocol):
+    """What an agent may be, too: able to take text while it runs. For bots whose ``busy`` is steer."""
+
+    async def steer(self, turn_id: str, text: str) -> bool:
+        """Put ``text`` where the run of this turn looks, without waiting for it.
+
+        Returns:
+            True: the answer of the run will be to that, too. False: it does not take it; it is a turn of its own.
+        """
 
 
 #: How long a typing indicator lasts on the platforms that have one. Source: Telegram sendChatAction.

@@ -63,7 +63,7 @@ class TurnState(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
-    CANCELLED = "cancelled"  # stopped on purpose: drain, disabled bot, later /stop and takeover
+    CANCELLED = "cancelled"  # stopped on purpose: drain, takeover, /stop, a changed link
     TIMED_OUT = "timed_out"
     ABANDONED = "abandoned"  # its worker died or lost its lease
 
@@ -210,6 +210,14 @@ class LinkConfirmation(StrEnum):
 
     STAFF = "staff"
     AUTO = "auto"
+
+
+class BusyMode(StrEnum):
+    """What becomes of a message that comes while the turn of its lane runs."""
+
+    QUEUE = "queue"  # it waits; what waits together is the next turn
+    INTERRUPT = "interrupt"  # the turn is cancelled; the next one takes its messages and the new one
+    STEER = "steer"  # the running agent is asked to take it; where it does not, it waits
 
 
 class UnknownUserPolicy(StrEnum):

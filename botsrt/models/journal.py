@@ -33,6 +33,7 @@ class JournalEntry(models.Model):
     command = models.CharField(
         max_length=20, blank=True, default=""
     )  # the runtime answers it: core.commands, or "button"
+    runs_aside = models.BooleanField(default=False)  # a command that does not wait for the turn of its lane
     contact = models.ForeignKey(Contact, on_delete=models.PROTECT, null=True, related_name="entries")
     payload = models.JSONField()  # core.messages.InboundMessage.to_payload
     raw = models.JSONField(null=True)  # the platform's own update; null: too large, or already removed
@@ -45,6 +46,7 @@ class JournalEntry(models.Model):
     attempts = models.PositiveIntegerField(default=0)  # failed turns
     deaths = models.PositiveIntegerField(default=0)  # workers that died on it
     duplicates = models.PositiveIntegerField(default=0)
+    interruptions = models.PositiveIntegerField(default=0)  # turns that were cancelled for a newer message
     runs_alone = models.BooleanField(default=False)  # a turn over several entries failed: this one is tried alone
     turn = models.ForeignKey(Turn, on_delete=models.SET_NULL, null=True, related_name="entries")  # the latest
 
@@ -68,6 +70,11 @@ class JournalEntry(models.Model):
         indexes = [
             models.Index(fields=["available_at", "id"], condition=_in(EntryState.PENDING), name="journal_due"),
             models.Index(fields=["lane", "id"], condition=_in(EntryState.PENDING), name="journal_lane"),
+            models.Index(
+                fields=["available_at", "id"],
+                condition=_in(EntryState.PENDING) & Q(runs_aside=True),
+                name="journal_aside",
+            ),
             models.Index(fields=["completed_at", "id"], condition=_in(EntryState.COMPLETED), name="journal_completed"),
             models.Index(fields=["completed_at", "id"], condition=_in(EntryState.DISCARDED), name="journal_discarded"),
             models.Index(fields=["id"], condition=_in(EntryState.HELD), name="journal_held"),

@@ -25,6 +25,7 @@ class Turn(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_turn_id, editable=False)
     lane = session_id_field()
+    runs_aside = models.BooleanField(default=False)  # of a command that is answered while the lane's turn runs
     session = models.ForeignKey(BotSession, on_delete=models.PROTECT, related_name="turns")
     generation = models.PositiveIntegerField()  # the session's epoch at the start: a result of an older one is refused
     worker_id = models.CharField(max_length=100)
@@ -47,7 +48,9 @@ class Turn(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["lane"], condition=models.Q(state=TurnState.RUNNING), name="turn_one_running_per_lane"
+                fields=["lane", "runs_aside"],
+                condition=models.Q(state=TurnState.RUNNING),
+                name="turn_one_running_per_lane",
             ),
         ]
         indexes = [

@@ -48,14 +48,14 @@ class NudgeWorker(Worker):
             await asyncio.gather(*consumers, return_exceptions=True)
 
 
-async def listen(worker_id: str, wakers: Mapping[Kind, Callable[[], None]]) -> None:
+async def listen(wakers: Mapping[Kind, Callable[[], None]]) -> None:
     """Carry nudges until cancelled. While the layer is away the loops poll, and this tries again."""
     failures = 0
     while True:
         layer = get_channel_layer()
         assert layer is not None
         try:
-            await _listen_once(layer, worker_id, wakers)
+            await _listen_once(layer, wakers)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  whatever the layer's client raises when its server is away
@@ -67,9 +67,10 @@ async def listen(worker_id: str, wakers: Mapping[Kind, Callable[[], None]]) -> N
             await asyncio.sleep(wait.total_seconds())
 
 
-async def _listen_once(layer: BaseChannelLayer, worker_id: str, wakers: Mapping[Kind, Callable[[], None]]) -> None:
+async def _listen_once(layer: BaseChannelLayer, wakers: Mapping[Kind, Callable[[], None]]) -> None:
     """Join the groups and listen on the channels; raises when the layer fails."""
-    own = {kind: f"{group}.{worker_id}" for kind, group in nudge.GROUPS.items()}
+    # Made by the layer, which knows them from then on: on Redis only such channels can join a group.
+    own = {kind: await layer.new_channel() for kind in nudge.GROUPS}
     routes: dict[str, Any] = {nudge.JOURNAL_CHANNEL: WakeConsumer(wakers["journal"])}
     routes |= {channel: WakeConsumer(wakers[kind]) for kind, channel in own.items()}
     router = ProtocolTypeRouter({"channel": ChannelNameRouter(routes)})

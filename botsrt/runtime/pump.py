@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 #: Lanes claimed in one transaction at most, so that one claim never takes long.
 _CLAIM_LIMIT = 32
 
+#: Commands answered beside their lanes at a time. They run no agent, so they need no room among the turns that do.
+_ASIDE_LIMIT = 32
+
 
 class Pump:
     """The loop that turns due entries into running turns."""
@@ -43,6 +46,7 @@ class Pump:
         self._run_turn = run_turn
         self._wakeup = Wakeup()
         self._running: dict[uuid.UUID, asyncio.Task[None]] = {}
+        self._asides: set[uuid.UUID] = set()  # those of the running turns that answer a command beside its lane
         self._is_draining = False
 
     def wake(self) -> None:
@@ -56,12 +60,12 @@ class Pump:
     async def run(self) -> None:
         """Claim and start turns until drained."""
         while not self._is_draining:
-            free = self._config.concurrency - len(self._running)
-            claimed = await self._claim(min(free, _CLAIM_LIMIT)) if free > 0 else []
+            free = self._config.concurrency - (len(self._running) - len(self._asides))
+            claimed = await self._claim(limit=min(free, _CLAIM_LIMIT), aside_limit=_ASIDE_LIMIT - len(self._asides))
             for turn in claimed:
                 self._start(turn)
             if not claimed:
-                await self._wakeup.sleep(self._config.poll_seconds)
+                await self._wakeup.sleep(await self._idle_seconds())
 
     async def drain(self, grace_seconds: float) -> None:
         """Claim no more; give the running turns ``grace_seconds``, then hand back what is left."""
@@ -80,15 +84,16 @@ class Pump:
         """Stop turns that are no longer this worker's; their results would be refused."""
         for turn_id in turn_ids:
             if task := self._running.get(turn_id):
-                logger.warning("turn %s was lost to another worker or ran too long; it is stopped", turn_id)
+                logger.warning("turn %s was cancelled, lost to another worker or ran too long; it is stopped", turn_id)
                 task.cancel()
 
-    async def _claim(self, limit: int) -> list[ClaimedTurn]:
+    async def _claim(self, *, limit: int, aside_limit: int) -> list[ClaimedTurn]:
         try:
             return await self._database.call(
                 turns.claim,
                 worker_id=self._worker_id,
                 limit=limit,
+                aside_limit=aside_limit,
                 accounts=self._accounts,
                 max_entries_per_turn=self._config.max_entries_per_turn,
                 lease=timedelta(seconds=self._config.lease_seconds),
@@ -99,13 +104,27 @@ class Pump:
             logger.warning("no work could be claimed: %s", error)
             return []
 
+    async def _idle_seconds(self) -> float:
+        """How long nothing will be due that waits for its time; at most one poll interval."""
+        now = timezone.now()
+        try:
+            due_at = await self._database.call(turns.next_due_at, now=now)
+        except StorageUnavailable:  # the next claim says so
+            return self._config.poll_seconds
+        if due_at is None:
+            return self._config.poll_seconds
+        return min(self._config.poll_seconds, (due_at - now).total_seconds())
+
     def _start(self, turn: ClaimedTurn) -> None:
         task = asyncio.create_task(self._run_turn(turn), name=f"turn {turn.id}")
         self._running[turn.id] = task
+        if turn.runs_aside:
+            self._asides.add(turn.id)
         task.add_done_callback(lambda done: self._ended(turn, done))
 
     def _ended(self, turn: ClaimedTurn, task: asyncio.Task[None]) -> None:
         del self._running[turn.id]
+        self._asides.discard(turn.id)
         self.wake()
         if not task.cancelled() and (error := task.exception()):
             # Nothing of the turn is lost: its lease runs out and its entries become pending again.

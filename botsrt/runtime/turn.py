@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,8 @@ from django.utils import timezone
 
 from botsrt import conf
 from botsrt.conf import RuntimeConfig
-from botsrt.core import access, backoff, keys
-from botsrt.core.access import Asker, Decision, Verdict
+from botsrt.core import backoff, keys
+from botsrt.core.access import Decision, Verdict
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
 from botsrt.core.errors import (
     AgentError,
@@ -23,14 +24,15 @@ from botsrt.core.errors import (
     StorageUnavailable,
     TransientAgentError,
 )
-from botsrt.core.messages import InboundMessage
+from botsrt.core.messages import as_line
 from botsrt.core.ports import AgentReply, AgentRequest
-from botsrt.core.states import ChatType, Standing
+from botsrt.core.states import Standing
 from botsrt.core.text import one_line
 from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
-from botsrt.services import reception, turns
+from botsrt.runtime.steering import Steering
+from botsrt.services import entrance, reception, turns
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Materials, Result
@@ -45,7 +47,13 @@ ShowTyping = Callable[[ClaimedTurn], Awaitable[None]]
 
 
 async def run(
-    turn: ClaimedTurn, *, database: Database, agents: AgentPool, config: RuntimeConfig, show_typing: ShowTyping
+    turn: ClaimedTurn,
+    *,
+    database: Database,
+    agents: AgentPool,
+    steering: Steering,
+    config: RuntimeConfig,
+    show_typing: ShowTyping,
 ) -> None:
     """Run one claimed turn to its end. Cancelled, it hands its entries back."""
     try:
@@ -70,6 +78,7 @@ async def run(
             dropped=dropped,
             database=database,
             agents=agents,
+            steering=steering,
             config=config,
             show_typing=show_typing,
         )
@@ -96,21 +105,10 @@ async def _materials(turn: ClaimedTurn, *, database: Database, config: RuntimeCo
 
 def gate(turn: ClaimedTurn, materials: Materials, bot: BotView) -> dict[int, Decision]:
     """What may become of each entry. Nothing expensive happens before this."""
-    return {entry.id: access.decide(_asker(entry, materials), bot.rules) for entry in turn.entries}
-
-
-def _asker(entry: ClaimedEntry, materials: Materials) -> Asker:
-    message = entry.message
-    return Asker(
-        user_id=message.sender.user_id,
-        known_as=entry.known_as,
-        is_blocked=entry.is_from_blocked,
-        standing=materials.standings.get(entry.root_id, Standing.UNKNOWN),
-        chat_type=message.chat_type,
-        kind=message.kind,
-        is_mentioned=message.is_mentioned,
-        is_command=message.text.startswith("/"),
-    )
+    return {
+        entry.id: entrance.decide(entry, bot=bot, standing=materials.standings.get(entry.root_id, Standing.UNKNOWN))
+        for entry in turn.entries
+    }
 
 
 def _code(decision: Decision) -> str:
@@ -148,6 +146,7 @@ async def _answer(
     dropped: Mapping[int, str],
     database: Database,
     agents: AgentPool,
+    steering: Steering,
     config: RuntimeConfig,
     show_typing: ShowTyping,
 ) -> None:
@@ -155,7 +154,8 @@ async def _answer(
     request = make_request(turn, entries, materials)
     typing = asyncio.create_task(_typing(show_typing, turn))
     try:
-        reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
+        with steering.open(turn, bot) as joined:
+            reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
     except AgentUnavailable as error:
         logger.warning("agent %s cannot run now: %s", bot.agent.name, error)
         await _give_back(turn, database, after=_UNAVAILABLE_WAIT)
@@ -165,6 +165,7 @@ async def _answer(
         return
     finally:
         typing.cancel()
+    turn = replace(turn, entries=(*turn.entries, *joined))
     result = Result(
         parts=platforms.parts(reply.text, turn.platform),
         text=reply.text if reply.text.strip() else "",
@@ -184,7 +185,7 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
     messages = [entry.message for entry in newest.values()]
     last = messages[-1]
     return AgentRequest(
-        text="\n".join(_line(message) for message in messages),
+        text="\n".join(as_line(message) for message in messages),
         history=materials.history,
         attachments=tuple(attachment for message in messages for attachment in message.attachments),
         context=SessionContext(
@@ -203,14 +204,6 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
         entry_ids=tuple(entry.id for entry in entries),
         attempt=turn.attempt,
     )
-
-
-def _line(message: InboundMessage) -> str:
-    """The message as the agent reads it; in a group it says who wrote it."""
-    if message.chat_type == ChatType.DIRECT:
-        return message.text
-    name = one_line(message.sender.display_name or message.sender.user_name or message.sender.user_id)
-    return f"{name}: {message.text}"
 
 
 class _RunFailed(Exception):

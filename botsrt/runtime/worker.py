@@ -25,6 +25,7 @@ from botsrt.runtime.delivery import Delivery
 from botsrt.runtime.heartbeat import Heartbeat
 from botsrt.runtime.newsroom import Newsroom
 from botsrt.runtime.pump import Pump
+from botsrt.runtime.steering import Steering
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.runtime.wakeup import Wakeup
 from botsrt.services import news, nudge, workers
@@ -51,7 +52,10 @@ class Worker:
         self._database = database
         self._config = config
         self._agents = AgentPool()
-        self._control = Wakeup()
+        self._bots_changed = Wakeup()
+        self._turns_cancelled = Wakeup()
+        self._messages_behind = Wakeup()
+        self._steering = Steering(database=database, agents=self._agents)
         self._supervisor = Supervisor(
             worker_id=self.id, database=database, config=config, accounts=accounts, on_ready=self._bot_is_ready
         )
@@ -85,10 +89,12 @@ class Worker:
         await self._heartbeat.bury_dead_peers(own_mark=PROCESS_MARK)
         await self._heartbeat.sweep()
         await self._supervisor.sync()
-        wakers = {"journal": self._pump.wake, "outbox": self._delivery.wake, "control": self._control.wake}
+        wakers = {"journal": self._pump.wake, "outbox": self._delivery.wake, "control": self._wake_control}
         loops = {
-            "nudges": consumers.listen(self.id, wakers),  # type: ignore[arg-type]
+            "nudges": consumers.listen(wakers),  # type: ignore[arg-type]
             "control": self._follow_changes(),
+            "stops": self._stop_cancelled_turns(),
+            "steering": self._steer_turns(),
             "heartbeat": self._heartbeat.run(),
             "pump": self._pump.run(),
             "delivery": self._delivery.run(),
@@ -106,8 +112,8 @@ class Worker:
         """Drain and release everything."""
         await self._pump.drain(self._config.drain_seconds)
         await self._delivery.drain()
-        for name in ("nudges", "control", "heartbeat", "pump", "delivery"):
-            self._tasks[name].cancel()
+        for task in self._tasks.values():
+            task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._supervisor.stop_all()
         await self._agents.close()
@@ -126,6 +132,7 @@ class Worker:
             claimed,
             database=self._database,
             agents=self._agents,
+            steering=self._steering,
             config=self._config,
             show_typing=self._show_typing,
         )
@@ -136,15 +143,37 @@ class Worker:
             await keeper.show_typing(claimed.route)
             await asyncio.sleep(TYPING_LASTS.total_seconds() * 0.8)
 
+    def _wake_control(self) -> None:
+        self._bots_changed.wake()
+        self._turns_cancelled.wake()
+        self._messages_behind.wake()
+
     async def _follow_changes(self) -> None:
-        """Start, change and stop bots as soon as they are changed, and stop turns as soon as they are cancelled."""
+        """Start, change and stop bots as soon as they are changed."""
         while True:
-            await self._control.sleep(self._config.poll_seconds)
+            await self._bots_changed.sleep(self._config.poll_seconds)
             try:
-                await self._heartbeat.renew_turns()
                 await self._supervisor.sync()
             except StorageUnavailable as error:
-                logger.warning("the bots and turns were not looked at: %s", error)
+                logger.warning("the bots were not looked at: %s", error)
+
+    async def _stop_cancelled_turns(self) -> None:
+        """Stop turns as soon as they are cancelled, however long it takes a bot to start or stop."""
+        while True:
+            await self._turns_cancelled.sleep(self._config.poll_seconds)
+            try:
+                await self._heartbeat.renew_turns()
+            except StorageUnavailable as error:
+                logger.warning("the turns were not looked at: %s", error)
+
+    async def _steer_turns(self) -> None:
+        """Hand messages to the turns that take them while they run."""
+        while True:
+            await self._messages_behind.sleep(self._config.poll_seconds)
+            try:
+                await self._steering.offer()
+            except StorageUnavailable as error:
+                logger.warning("the turns were not steered: %s", error)
 
     def _carry_nudges(self) -> None:
         """Hand nudges of any thread to this loop; several at once count once."""

@@ -17,7 +17,14 @@ from botsrt.core.actors import Actor
 from botsrt.core.credentials import Vault
 from botsrt.core.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from botsrt.core.ports import AgentConfig, BotConfig, Option
-from botsrt.core.states import AdapterStatus, GroupRespond, LinkConfirmation, UnknownSendPolicy, UnknownUserPolicy
+from botsrt.core.states import (
+    AdapterStatus,
+    BusyMode,
+    GroupRespond,
+    LinkConfirmation,
+    UnknownSendPolicy,
+    UnknownUserPolicy,
+)
 from botsrt.models import AdapterState, AgentProfile, Bot, JournalEntry
 from botsrt.services import audit, news, nudge
 
@@ -42,6 +49,21 @@ COMMON_SETTINGS = (
     ),
     Option(name="edits", help="What happens to edited messages.", default="answer", choices=("answer", "ignore")),
     Option(
+        name="busy",
+        help="What becomes of a message that comes while the bot works on an answer: it waits, the bot begins anew "
+        "with both, or the agent takes it along if it can.",
+        default=BusyMode.QUEUE,
+        choices=tuple(BusyMode),
+    ),
+    Option(name="busy_ack", help="What people are told, once, when they write while the bot works on an answer."),
+    Option(
+        name="debounce_ms",
+        help="How long the bot waits for more before it answers, in milliseconds: what comes meanwhile is answered "
+        "together.",
+        default="0",
+        max_number=60_000,
+    ),
+    Option(
         name="unknown_sends",
         help="What happens to a message whose sending was cut.",
         default=UnknownSendPolicy.RESEND,
@@ -49,6 +71,8 @@ COMMON_SETTINGS = (
     ),
     *resets.OPTIONS,
 )
+
+_DEFAULTS = {option.name: option.default for option in COMMON_SETTINGS}
 
 #: What answers for a bot unless another agent is named; every database starts with it.
 DEFAULT_AGENT = "echo"
@@ -76,6 +100,7 @@ class BotView:
     link: LinkConfirmation
     unknown_sends: UnknownSendPolicy
     resets: resets.Policy
+    busy: BusyMode
     agent: AgentConfig
 
 
@@ -212,6 +237,8 @@ def _merged(
             raise InvalidInput(kind, f"{name!r} is not known for this platform; there are: {there_are}.")
         if value and known[name].choices:
             _one_of(name, value, known[name].choices)
+        if value and (most := known[name].max_number) is not None and not (value.isdecimal() and int(value) <= most):
+            raise InvalidInput(name, f"{value!r} is not a whole number from 0 to {most:,}.")
         if value:
             merged[name] = value
         else:
@@ -349,24 +376,21 @@ def views(*, accounts: Collection[str]) -> dict[str, BotView]:
 
 
 def _view(bot: Bot) -> BotView:
-    def setting(name: str) -> str:
-        default = next(option.default for option in COMMON_SETTINGS if option.name == name)
-        return str(bot.settings.get(name) or default)
-
-    owners = _names(setting("owners"))
+    owners = _names(setting(bot.settings, "owners"))
     return BotView(
         account=bot.account,
         platform=bot.platform,
         version=bot.version,
         rules=access.Rules(
             policy=UnknownUserPolicy(bot.policy),
-            allowed_user_ids=_names(setting("allowed_users")) | owners,
-            group_respond=GroupRespond(setting("group_respond")),
-            answers_edits=setting("edits") == "answer",
+            allowed_user_ids=_names(setting(bot.settings, "allowed_users")) | owners,
+            group_respond=GroupRespond(setting(bot.settings, "group_respond")),
+            answers_edits=setting(bot.settings, "edits") == "answer",
         ),
         owners=owners,
-        link=LinkConfirmation(setting("link")),
-        unknown_sends=UnknownSendPolicy(setting("unknown_sends")),
+        link=LinkConfirmation(setting(bot.settings, "link")),
+        unknown_sends=UnknownSendPolicy(setting(bot.settings, "unknown_sends")),
+        busy=BusyMode(setting(bot.settings, "busy")),
         resets=resets.policy(bot.settings),
         agent=AgentConfig(
             name=bot.agent.name,
@@ -376,6 +400,11 @@ def _view(bot: Bot) -> BotView:
             settings=dict(bot.agent.settings),
         ),
     )
+
+
+def setting(settings: Mapping[str, str], name: str) -> str:
+    """The value of a setting that every bot has, or its default."""
+    return settings.get(name) or _DEFAULTS[name]
 
 
 def _names(text: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ same chat; what is left when the conversation is handed back, the bot answers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -210,20 +210,10 @@ def _end_waiting(session: BotSession, route: ReplyRoute, *, now: datetime) -> No
         thread_id=route.thread_id,
     )
     rows = list(waiting.select_related("contact__alias_of").order_by("id"))
-    known = _in_history([row.pk for row in rows])
-    HistoryMessage.objects.bulk_create(
-        turns.said(turns.as_claimed(row), session_pk=session.pk, platform=row.platform, account=row.account)
-        for row in rows
-        if row.pk not in known
-    )
+    turns.write_down_said(rows)
     waiting.filter(pk__in=[row.pk for row in rows]).update(
         state=EntryState.COMPLETED, outcome=Outcome.ANSWERED, outcome_reason=BY_STAFF, completed_at=now
     )
-
-
-def _in_history(entry_ids: Collection[int]) -> set[int]:
-    rows = HistoryMessage.objects.filter(entry__in=entry_ids, role=Role.USER).values_list("entry", flat=True)
-    return {pk for pk in rows if pk is not None}
 
 
 def note(*, session_id: str, text: str, actor: Actor, now: datetime) -> None:
@@ -250,10 +240,8 @@ def note(*, session_id: str, text: str, actor: Actor, now: datetime) -> None:
 
 
 def _locked(session_id: str) -> BotSession:
-    """The session, locked together with those of its lane, so that no turn is claimed in between."""
-    session = _session(session_id)
-    list(BotSession.objects.select_for_update(no_key=True).filter(lane=session.lane).order_by("pk").values("pk"))
-    return _session(session_id)
+    """The session, with its lane, so that no turn is claimed in between."""
+    return lanes.locked(_session(session_id).pk)
 
 
 def _session(session_id: str) -> BotSession:

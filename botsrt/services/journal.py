@@ -18,7 +18,7 @@ from botsrt.core.messages import MAX_ID_CHARS, InboundMessage
 from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, OutboxState, Outcome, RunMode, Trigger
 from botsrt.core.text import storable, storable_json
 from botsrt.models import JournalEntry, OutboxMessage
-from botsrt.services import audit, codes, dlq, entries, identity, news, nudge, sessions
+from botsrt.services import audit, codes, dlq, entries, identity, news, nudge, pace, sessions
 from botsrt.services.dlq import Failure
 
 
@@ -35,11 +35,13 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
         "message_id": message.message_id,
         "revision": message.revision,
     }
+    command = _command(message)
     try:
         with transaction.atomic():  # a redelivery undoes what the message would have changed of contact and session
             contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
             session = sessions.for_message(message=message, contact=contact, now=now)
             words = codes.without_codes(message.text, contact_id=contact.pk)
+            tempo = pace.of(account=message.account, lane=session.lane)
             entry = JournalEntry.objects.create(
                 **key,
                 thread_id=message.thread_id,
@@ -47,13 +49,17 @@ def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> in
                 kind=message.kind,
                 lane=session.lane,
                 session=session,
-                command=_command(message),
+                command=command,
+                runs_aside=commands.runs_aside(command),
                 contact=contact,
                 payload={**message.to_payload(), "text": words.text, "sealed_code": words.sealed},
                 raw=None if words.had_code else _raw(message.raw, max_bytes=max_raw_bytes),
-                available_at=now,
+                available_at=pace.due_at(
+                    tempo, message=message, command=command, session=session, contact=contact, now=now
+                ),
                 received_at=now,
             )
+            pace.arrived(tempo, entry=entry, now=now)
             nudge.journal()
             news.changed("journal", [entry.pk])
             return entry.pk
@@ -136,9 +142,9 @@ def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: date
 
 
 def _command(message: InboundMessage) -> str:
-    """What the runtime answers itself, and alone: the name of a command of the chat, or "button"."""
+    """What the runtime answers itself, and alone: the name of a command of the chat, or of a press."""
     if message.kind == EventKind.CALLBACK and commands.parse_press(message.text):
-        return "button"
+        return commands.BUTTON
     command = commands.parse(message.text) if message.kind == EventKind.MESSAGE else None
     return command.name if command else ""
 

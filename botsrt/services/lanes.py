@@ -66,6 +66,13 @@ def agree(*, lane: str, now: datetime) -> None:
         hand_back(Turn.objects.filter(lane=lane, state=TurnState.RUNNING), now=now)
 
 
+def locked(session_pk: int) -> BotSession:
+    """The session, locked together with those of its lane, so that no turn is claimed there before the commit."""
+    lane = BotSession.objects.values_list("lane", flat=True).get(pk=session_pk)
+    list(BotSession.objects.select_for_update(no_key=True).filter(lane=lane).order_by("pk").values("pk"))
+    return BotSession.objects.get(pk=session_pk)
+
+
 def hand_back(running: QuerySet[Turn], *, now: datetime) -> int:
     """Cancel the turns of the queryset ``running``; their entries wait for another one, without using up an attempt.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from botsrt.core.messages import Button
-from botsrt.core.states import ChatType, OutboxSource
+from botsrt.core.states import ChatType, OutboxSource, OutboxState
 from botsrt.core.text import storable
 from botsrt.models import Contact, JournalEntry, OutboxMessage, Pairing
 from botsrt.services import news, nudge
@@ -59,6 +59,13 @@ def tell(
     OutboxMessage.objects.bulk_create([notice], ignore_conflicts=True)
     nudge.outbox()
     news.changed("outbox")
+
+
+def allow_again(*, key: str, now: datetime) -> None:
+    """Let a notice that was sent be told once more: the matter begins anew."""
+    OutboxMessage.objects.filter(idempotency_key=key, state=OutboxState.SENT).update(
+        idempotency_key=f"{key}:{now.timestamp():.6f}"
+    )
 
 
 def direct_address(*, platform: str, account: str, user_id: str) -> Address:

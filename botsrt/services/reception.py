@@ -22,6 +22,7 @@ from botsrt.core.messages import Button
 from botsrt.core.pairing_codes import PLACEHOLDER, Terms, new_nonce
 from botsrt.core.states import (
     ChatType,
+    Handler,
     HistoryKind,
     LinkConfirmation,
     PairingPurpose,
@@ -30,7 +31,7 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import one_line
 from botsrt.models import BotSession, Contact, Pairing
-from botsrt.services import bots, codes, news, notices, pairing, sessions, turns
+from botsrt.services import bots, codes, control, identity, news, notices, pairing, sessions, turns
 from botsrt.services.bots import BotView
 from botsrt.services.notices import Address
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Result
@@ -52,6 +53,16 @@ _LINK_SELF = "You asked for this code from here. Send it from your other account
 _LINK_OVER = "This code is no longer valid. Send /link from your other account for a new one."
 _LINK_WAITS = "Thank you. Your accounts will be connected once a member of the team has confirmed it."
 _LINK_USED = "Thank you, we have this already."
+_HELP = "What you can ask of me here:"
+_STOPPED = "Stopped."
+_NOTHING_RUNS = "Nothing is running."
+_RUNS = "I have been working on an answer for {seconds} s."
+_HANDLED = {
+    Handler.HUMAN: "A member of the team has this conversation in hand.",
+    Handler.PAUSED: "I am paused at the moment.",
+}
+_RETRY = "I try your last failed message again."
+_NOTHING_FAILED = "Nothing of yours has failed."
 _NEW = "A new conversation begins. I do not look at what we said before."
 _PRESS_FORBIDDEN = "Only an owner of this bot can decide about that."
 
@@ -214,9 +225,14 @@ def answer(*, turn: ClaimedTurn, bot: BotView, decision: Decision, terms: Terms,
     desk = Desk(turn=turn, bot=bot, terms=terms, now=now)
     entry = turn.entries[0]
     acts: dict[str, Callable[[Desk, ClaimedEntry, Decision], Result]] = {
+        "help": _help,
         "link": _link,
         "new": _new,
-        "button": _press,
+        "retry": _retry,
+        "status": _status,
+        "stop": _stop,
+        "whoami": _whoami,
+        commands.BUTTON: _press,
     }
     return turns.conclude(turn=turn, act=lambda: acts[entry.command](desk, entry, decision), now=now)
 
@@ -228,6 +244,47 @@ def is_open_to_strangers(entry: ClaimedEntry) -> bool:
 
 def _says(text: str, request: Pairing | None = None) -> Result:
     return Result(parts=(text,), text=text, kind=HistoryKind.COMMAND, request=request)
+
+
+def _help(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    is_direct = entry.message.chat_type == ChatType.DIRECT
+    usable = [kind for kind in commands.KINDS if is_direct or not kind.is_direct_only]
+    return _says("\n".join([_HELP, *(f"/{kind.name} – {kind.help}" for kind in usable)]))
+
+
+def _stop(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    stopped = control.stop(session_pk=desk.turn.session_pk, before=entry.id, now=desk.now)
+    return _says(_STOPPED if stopped else _NOTHING_RUNS)
+
+
+def _status(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    doing = control.doing(session_pk=desk.turn.session_pk)
+    if doing.handler != Handler.BOT:
+        lines = [_HANDLED[doing.handler]]
+    elif doing.running_since is None:
+        lines = [_NOTHING_RUNS]
+    else:
+        lines = [_RUNS.format(seconds=max(0, int((desk.now - doing.running_since).total_seconds())))]
+    if doing.waiting:
+        lines.append("1 message waits." if doing.waiting == 1 else f"{doing.waiting} messages wait.")
+    return _says(" ".join(lines))
+
+
+def _whoami(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    sender = entry.message.sender
+    name = one_line(sender.display_name or sender.user_name, max_chars=80)
+    who = f"{name} ({desk.turn.platform}:{sender.user_id})" if name else f"{desk.turn.platform}:{sender.user_id}"
+    lines = [f"You are {who}."]
+    # Who somebody is elsewhere is nobody's business in a group.
+    if entry.message.chat_type == ChatType.DIRECT and (person := identity.persons_of([entry.root_id])):
+        lines.append(f"Your accounts are connected as {person[entry.root_id]}.")
+    return _says(" ".join(lines))
+
+
+def _retry(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    actor = Actor(name=f"contact:{desk.turn.platform}:{entry.message.sender.user_id}"[:150])
+    did = control.retry(session_pk=desk.turn.session_pk, root_id=entry.root_id, actor=actor, now=desk.now)
+    return _says(_RETRY if did else _NOTHING_FAILED)
 
 
 def _new(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:

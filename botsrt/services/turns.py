@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -74,6 +75,7 @@ class ClaimedTurn:
     platform: str
     account: str
     route: Route  # of its latest entry: all its entries came from this chat
+    runs_aside: bool  # beside the lane's own turn: one command that is answered while that runs
     entries: tuple[ClaimedEntry, ...]  # in the order in which they came; at least one
     attempt: int
     trigger: Trigger
@@ -108,6 +110,7 @@ def claim(
     *,
     worker_id: str,
     limit: int,
+    aside_limit: int,
     accounts: Collection[str] | None,
     max_entries_per_turn: int,
     lease: timedelta,
@@ -117,19 +120,31 @@ def claim(
     """Claim up to ``limit`` lanes that have due entries and no running turn, oldest entry first.
 
     All due entries of a lane that came from the same chat are claimed together, up to ``max_entries_per_turn``; an
-    entry that must run alone is claimed alone.
+    entry that must run alone is claimed alone. Commands that are answered beside their lane are claimed first, one at
+    a time in each lane, whatever runs there.
 
     Args:
+        aside_limit: commands beside their lanes that are claimed at most.
         accounts: only entries of these bots; None: of all enabled bots.
     """
     with transaction.atomic():
-        groups, epochs = _claimable(accounts=accounts, limit=limit, max_entries=max_entries_per_turn, now=now)
+        groups, epochs = _claimable(
+            partial(
+                _due_groups,
+                accounts=accounts,
+                limit=limit,
+                aside_limit=aside_limit,
+                max_entries=max_entries_per_turn,
+                now=now,
+            )
+        )
         if not groups:
             return []
         wanted = [
             Turn(
                 id=new_turn_id(),
                 lane=group[0].lane,
+                runs_aside=group[0].runs_aside,
                 session_id=group[0].session_id,
                 generation=epochs[group[0].session_id],
                 worker_id=worker_id,
@@ -160,6 +175,12 @@ def claim(
         return claimed
 
 
+def next_due_at(*, now: datetime) -> datetime | None:
+    """When the next of the entries that wait for their time may be claimed; None: none waits for that."""
+    waiting = JournalEntry.objects.filter(state=EntryState.PENDING, available_at__gt=now)
+    return waiting.order_by("available_at", "id").values_list("available_at", flat=True).first()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Due:
     id: int
@@ -171,6 +192,7 @@ class _Due:
     attempts: int
     deaths: int
     runs_alone: bool
+    runs_aside: bool
     trigger: Trigger
     run_mode: RunMode
     requested_by: str
@@ -192,6 +214,7 @@ _DUE_FIELDS = (
     "attempts",
     "deaths",
     "runs_alone",
+    "runs_aside",
     "trigger",
     "run_mode",
     "requested_by",
@@ -200,8 +223,10 @@ _DUE_FIELDS = (
 )
 
 
-def _due_groups(*, accounts: Collection[str] | None, limit: int, max_entries: int, now: datetime) -> list[list[_Due]]:
-    """The entries of each claimable lane that the next turn should take, oldest lane first."""
+def _due_groups(
+    *, accounts: Collection[str] | None, limit: int, aside_limit: int, max_entries: int, now: datetime
+) -> list[list[_Due]]:
+    """What the next turns should take: commands beside their lanes, then the entries of each claimable lane."""
     enabled = Bot.objects.filter(is_enabled=True)
     if accounts is not None:
         enabled = enabled.filter(account__in=accounts)
@@ -210,24 +235,30 @@ def _due_groups(*, accounts: Collection[str] | None, limit: int, max_entries: in
     pending = JournalEntry.objects.filter(
         is_ours, state=EntryState.PENDING, available_at__lte=now, account__in=enabled.values("account")
     )
-    running = Turn.objects.filter(lane=OuterRef("lane"), state=TurnState.RUNNING)
+    running = Turn.objects.filter(lane=OuterRef("lane"), runs_aside=OuterRef("runs_aside"), state=TurnState.RUNNING)
+    free = pending.filter(~Exists(running)).order_by("available_at", "id")
     # A lane may have many due entries, so more rows are read than lanes are wanted.
-    first_rows = (
-        pending.filter(~Exists(running)).order_by("available_at", "id").values_list("lane", flat=True)[: limit * 4]
-    )
+    first_asides: dict[str, _Due] = {}
+    for row in free.filter(runs_aside=True).values(*_DUE_FIELDS)[: aside_limit * 4]:
+        first_asides.setdefault(row["lane"], _Due(**row))
+    first_rows = free.filter(runs_aside=False).values_list("lane", flat=True)[: limit * 4]
     lanes = list(dict.fromkeys(first_rows))[:limit]
     by_lane: defaultdict[str, list[_Due]] = defaultdict(list)
     if lanes:
-        rows = pending.filter(lane__in=lanes).order_by("id").values(*_DUE_FIELDS)[: limit * max_entries]
-        for row in rows:
+        rows = pending.filter(lane__in=lanes, runs_aside=False).order_by("id")
+        for row in rows.values(*_DUE_FIELDS)[: limit * max_entries]:
             by_lane[row["lane"]].append(_Due(**row))
-    return [_group(by_lane[lane], max_entries=max_entries) for lane in lanes if by_lane[lane]]
+    return [
+        *([first] for first in list(first_asides.values())[:aside_limit]),
+        *(_group(by_lane[lane], max_entries=max_entries) for lane in lanes if by_lane[lane]),
+    ]
 
 
 def _group(due: Sequence[_Due], *, max_entries: int) -> list[_Due]:
     """What the next turn of one lane takes: its first entry, and what belongs with it.
 
-    A command of the chat runs alone, after what was said before it and before what was said after it.
+    A command that keeps its place in the lane runs alone, after what was said before it and before what was said after
+    it.
     """
     first = due[0]
     if first.runs_alone or first.command:
@@ -237,14 +268,12 @@ def _group(due: Sequence[_Due], *, max_entries: int) -> list[_Due]:
     return together[:max_entries]
 
 
-def _claimable(
-    *, accounts: Collection[str] | None, limit: int, max_entries: int, now: datetime
-) -> tuple[list[list[_Due]], dict[int, int]]:
+def _claimable(due_groups: Callable[[], list[list[_Due]]]) -> tuple[list[list[_Due]], dict[int, int]]:
     """The groups that can be claimed, and the epochs of their sessions, which stay in their lanes until the commit."""
-    groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries, now=now)
+    groups = due_groups()
     epochs = _locked_epochs(groups)
     if any(group[0].session_id not in epochs for group in groups):  # some were moved to where they belong
-        groups = _due_groups(accounts=accounts, limit=limit, max_entries=max_entries, now=now)
+        groups = due_groups()
         epochs = _locked_epochs(groups)
     return [group for group in groups if group[0].session_id in epochs], epochs
 
@@ -254,11 +283,13 @@ def _locked_epochs(groups: Sequence[Sequence[_Due]]) -> dict[int, int]:
 
     An entry that was received, or asked for again, while its session moved waits where that had been: it is moved.
     """
-    lanes = {group[0].session_id: group[0].lane for group in groups}
+    lanes: defaultdict[int, set[str]] = defaultdict(set)
+    for group in groups:
+        lanes[group[0].session_id].add(group[0].lane)
     locked = BotSession.objects.select_for_update(no_key=True).filter(pk__in=lanes).order_by("pk")
     epochs = {}
     for pk, lane, epoch in locked.values_list("pk", "lane", "epoch"):
-        if lane == lanes[pk]:
+        if lanes[pk] == {lane}:
             epochs[pk] = epoch
         else:
             JournalEntry.objects.filter(session=pk, state=EntryState.PENDING).update(lane=lane)
@@ -291,6 +322,7 @@ def _as_claimed(rows: Sequence[JournalEntry]) -> ClaimedTurn:
         platform=last.platform,
         account=last.account,
         route=entries[-1].message.route,
+        runs_aside=turn.runs_aside,
         entries=entries,
         attempt=turn.attempt,
         trigger=Trigger(turn.trigger),
@@ -320,6 +352,7 @@ def rehearsal(*, entry_id: int) -> ClaimedTurn:
         platform=row.platform,
         account=row.account,
         route=entry.message.route,
+        runs_aside=row.runs_aside,
         entries=(entry,),
         attempt=row.attempts + 1,
         trigger=Trigger.REPLAY,
@@ -403,7 +436,8 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
         claimed.filter(pk=entry_id).update(state=EntryState.HELD, outcome=Outcome.HELD, outcome_reason=reason)
     kept = [entry for entry in turn.entries if entry.id not in result.dropped and entry.id not in result.held]
     if kept:
-        claimed.update(state=state, outcome=outcome, completed_at=now)
+        if claimed.update(state=state, outcome=outcome, completed_at=now) > len(kept):
+            _let_go(turn)
         if result.begins_anew:
             session = BotSession.objects.select_related("contact").get(pk=turn.session_pk)
             first_at = min(entry.message.sent_at or entry.received_at for entry in kept)  # the divider stands before it
@@ -419,6 +453,14 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
     news.changed("journal", turn.entry_ids)
     if turn.attempt > 1 or turn.trigger != Trigger.MESSAGE:
         dlq.resolve(entry_ids=turn.entry_ids, now=now)
+
+
+def _let_go(turn: ClaimedTurn) -> None:
+    """What joined the turn and was not taken by its agent is answered by the next one."""
+    JournalEntry.objects.filter(turn=turn.id).exclude(pk__in=turn.entry_ids).update(
+        state=EntryState.PENDING, outcome="", completed_at=None
+    )
+    nudge.journal()
 
 
 def _ending(*, has_reply: bool, is_held: bool) -> tuple[EntryState, Outcome]:
@@ -454,15 +496,30 @@ def said(
     )
 
 
+def write_down_said(rows: Sequence[JournalEntry]) -> None:
+    """Make the messages of entries that no turn will answer part of their conversations, unless they are already.
+
+    Args:
+        rows: with contact and alias selected.
+    """
+    known = _in_history([row.pk for row in rows])
+    HistoryMessage.objects.bulk_create(
+        said(as_claimed(row), session_pk=row.session_id, platform=row.platform, account=row.account)
+        for row in rows
+        if row.pk not in known and row.session_id is not None
+    )
+
+
+def _in_history(entry_ids: Collection[int]) -> set[int]:
+    rows = HistoryMessage.objects.filter(entry__in=entry_ids, role=Role.USER).values_list("entry", flat=True)
+    return {pk for pk in rows if pk is not None}
+
+
 def _history_rows(
     turn: ClaimedTurn, entries: Sequence[ClaimedEntry], result: Result, *, now: datetime
 ) -> list[HistoryMessage]:
     """The messages of the turn, then the reply. A message that an earlier turn wrote down already is not repeated."""
-    known: set[int | None] = set()
-    if turn.trigger != Trigger.MESSAGE:
-        known = set(
-            HistoryMessage.objects.filter(entry__in=turn.entry_ids, role=Role.USER).values_list("entry", flat=True)
-        )
+    known = _in_history(turn.entry_ids) if turn.trigger != Trigger.MESSAGE else set()
     rows = [
         said(
             entry,
@@ -544,9 +601,10 @@ def fail(
     with transaction.atomic():
         if not _end(turn.id, state, now=now, error_class=failure.error_class, error_text=failure.error_text):
             return False
-        entries = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
-        if len(turn.entries) > 1:
-            entries.update(state=EntryState.PENDING, attempts=F("attempts") + 1, runs_alone=True, available_at=now)
+        claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
+        entries = list(claimed)
+        if len(entries) > 1:
+            claimed.update(state=EntryState.PENDING, attempts=F("attempts") + 1, runs_alone=True, available_at=now)
             nudge.journal()
             news.changed("journal", turn.entry_ids)
             return True
@@ -678,7 +736,10 @@ def _end(turn_id: uuid.UUID, state: TurnState, *, now: datetime, generation: int
     """Move a running turn to its end. The row count says who won."""
     running = Turn.objects.filter(id=turn_id, state=TurnState.RUNNING)
     if generation is not None:
-        running = running.filter(session__epoch=generation)
+        # No join: Django would put all conditions into a subquery, which PostgreSQL looks at only once. After it waited
+        # for another end of the turn it would find it running still.
+        session = BotSession.objects.filter(pk=OuterRef("session"), epoch=generation)
+        running = running.filter(Exists(session))
     return bool(running.update(state=state, finished_at=now, **fields))
 
 
@@ -703,4 +764,9 @@ def _tell_of_trouble(turn: ClaimedTurn, entry: JournalEntry, *, text: str, now: 
         reply_to=turn.route.reply_to,
         session_pk=turn.session_pk,
     )
-    notices.tell(address, text, key=f"trouble:{entry.pk}", entry_id=entry.pk, now=now)
+    notices.tell(address, text, key=trouble_key(entry.pk), entry_id=entry.pk, now=now)
+
+
+def trouble_key(entry_id: int) -> str:
+    """The key of the one notice that tells a person of trouble with their message."""
+    return f"trouble:{entry_id}"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from botsrt.adapters import telegram
 from botsrt.adapters.telegram import Adapter
-from botsrt.core import redact
+from botsrt.core import commands, redact
 from botsrt.core.errors import (
     ChatMigrated,
     ConfigurationError,
@@ -260,6 +260,29 @@ async def test_the_webhook_is_registered_with_its_secret(hooked: TelegramWorld, 
     assert webhook.url == f"{hooked.receiver.url}/hooks/telegram/shop/"
     assert webhook.secret == SECRET
     assert json.loads(hooked.server.last_params["setWebhook"]["allowed_updates"]) == list(telegram.UPDATE_KINDS)
+
+
+async def test_the_commands_are_offered_in_the_menu(world: TelegramWorld, sink: RecordingSink) -> None:
+    async with running(world, sink):
+        await until(lambda: bool(world.server.bot.commands), "the menu is set")
+    assert [item["command"] for item in world.server.bot.commands] == [kind.name for kind in commands.KINDS]
+
+
+async def test_a_menu_that_telegram_does_not_take_keeps_no_bot_from_running(
+    world: TelegramWorld, sink: RecordingSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.server.fail_next("error", method="setMyCommands", status=500)
+    async with running(world, sink):
+        await until(lambda: "menu of commands was not taken" in caplog.text, "it is reported")
+        await world.say("hello")
+        await until(lambda: sink.texts() == ["hello"], "it is received")
+
+
+async def test_the_menu_of_the_bots_owner_is_left_alone(world: TelegramWorld, sink: RecordingSink) -> None:
+    async with running(world, sink, settings={**world.config.settings, "menu": "botfather"}):
+        await world.say("hello")
+        await until(lambda: sink.texts() == ["hello"], "it is received")
+    assert world.server.calls["setMyCommands"] == 0
 
 
 async def test_a_webhook_address_that_telegram_refuses_is_a_matter_of_settings(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from botsrt.core.commands import Command, Press, parse, parse_press
+from botsrt.core.commands import BUTTON, KINDS, Command, Press, parse, parse_press, runs_aside
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from botsrt.core.commands import Command, Press, parse, parse_press
         ("/link", Command(name="link")),
         ("/link ABCD2345", Command(name="link", argument="ABCD2345")),
         ("/link\nABCD 2345 ", Command(name="link", argument="ABCD 2345")),
+        ("/stop now", Command(name="stop", argument="now")),
+        ("/whoami", Command(name="whoami")),
         ("/newer", None),
         ("/start", None),
         ("new", None),
@@ -28,6 +30,12 @@ from botsrt.core.commands import Command, Press, parse, parse_press
 )
 def test_what_is_a_command(text, command):
     assert parse(text) == command
+
+
+def test_only_a_new_conversation_waits_for_what_was_said_before():
+    assert [kind.name for kind in KINDS if not runs_aside(kind.name)] == ["new"]
+    assert runs_aside(BUTTON)
+    assert not runs_aside("")
 
 
 @given(st.text())

@@ -3,7 +3,8 @@
 The model knows contacts, links and what was said; it shares no code with the services. After each step, and when all
 work is done, the services must agree with it:
 
-- every message is answered exactly once (and once more for each replay), by the turn of one lane at a time;
+- every message is answered exactly once (and once more for each replay), by the turn of one lane at a time, or stopped;
+- commands beside a lane are answered once, whatever runs in it; ``/stop`` ends what was said before it, nothing else;
 - an agent is shown exactly what the model says: what the person's contacts said, where the links stand now;
 - an answer counts only if all that its turn had read still belongs to the person who gets it;
 - what a contact said reads, after the end of a link, as if the link had never been.
@@ -23,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from botsrt.core.access import Decision, Reason, Verdict
 from botsrt.core.errors import BotsError
 from botsrt.core.pairing_codes import Terms
-from botsrt.core.states import ChatType, EntryState, Proof, RunMode, TurnState
+from botsrt.core.states import ChatType, EntryState, Proof, RunMode, Trigger, TurnState
 from botsrt.models import BotSession, JournalEntry, Turn
 from botsrt.services import bots, identity, journal, ledger, persons, reception, sessions, turns
 from botsrt.services.turns import ClaimedTurn
@@ -173,11 +174,15 @@ class Schedules(RuleBasedStateMachine):
 
     # -- people write ----
 
-    @rule(contact=contacts, is_group=st.sampled_from([False, False, True]), text=st.sampled_from(["hi", "hi", "/new"]))
+    @rule(
+        contact=contacts,
+        is_group=st.sampled_from([False, False, True]),
+        text=st.sampled_from(["hi", "hi", "hi", "/new", "/status", "/stop"]),
+    )
     def write(self, contact: int, is_group: bool, text: str) -> None:
         platform, user_id = CONTACTS[contact]
         self.count += 1
-        words = text if text == "/new" else f"m{self.count}"
+        words = text if text.startswith("/") else f"m{self.count}"
         fields: dict[str, Any] = {"channel_id": f"dm-{user_id}"}
         if is_group:
             fields = {"channel_id": "group", "chat_type": ChatType.GROUP, "is_mentioned": True}
@@ -203,6 +208,9 @@ class Schedules(RuleBasedStateMachine):
         commands = [(self.lane(session_id), pk) for pk, session_id in waiting.values_list("pk", "session__session_id")]
         for turn in claim(limit=limit, now=now):
             self.running[str(turn.id)] = Running(turn=turn)
+            assert turn.runs_aside is (turn.entries[0].command in ("status", "stop"))
+            if turn.runs_aside:
+                continue
             lane = self.lane(turn.session_id)
             barrier = min((pk for other, pk in commands if other == lane), default=max(turn.entry_ids))
             assert max(turn.entry_ids) <= barrier, "something said after /new ran before it"
@@ -227,13 +235,16 @@ class Schedules(RuleBasedStateMachine):
         if not run.has_read:
             return
         was_live = self.is_live(turn)
-        if turn.entries[0].command:
-            assert [entry.command for entry in turn.entries] == ["new"]
+        if command := turn.entries[0].command:
+            assert len(turn.entries) == 1
+            stopped = self.stoppable(turn) if command == "stop" else []
             bot = bots.views(accounts=[turn.account])[turn.account]
             decision = Decision(verdict=Verdict.ALLOW, reason=Reason.POLICY_ALLOW)
             did_end = reception.answer(turn=turn, bot=bot, decision=decision, terms=Terms(), now=self.tick())
-            if did_end:
+            if did_end and command == "new":
                 self.begin_anew(turn.session_id)
+            if did_end:
+                self.stop(stopped)
         else:
             did_end = finish(turn, f"re:{turn.id}", now=self.tick())
             if did_end:
@@ -245,6 +256,28 @@ class Schedules(RuleBasedStateMachine):
             self.answered.update(turn.entry_ids)
             self.in_history.update(turn.entry_ids)
         self.over(turn)
+
+    def stoppable(self, turn: ClaimedTurn) -> list[JournalEntry]:
+        """What was said in the lane before ``/stop`` and runs or waits; replays of staff only if they run."""
+        open_entries = JournalEntry.objects.filter(
+            state__in=(EntryState.PENDING, EntryState.CLAIMED), command="", pk__lt=turn.entries[0].id
+        )
+        return [
+            entry
+            for entry in open_entries.select_related("session").order_by("pk")
+            if entry.session
+            and self.lane(entry.session.session_id) == self.lane(turn.session_id)
+            and (entry.state == EntryState.CLAIMED or entry.trigger == Trigger.MESSAGE)
+        ]
+
+    def stop(self, entries: list[JournalEntry]) -> None:
+        """They stay said, and no answer is due."""
+        for entry in entries:
+            self.wanted[entry.pk] -= 1
+            if entry.pk not in self.in_history:
+                assert entry.session
+                self.said.append(Row(entry.session.session_id, self.texts[entry.pk]))
+                self.in_history.add(entry.pk)
 
     def say(self, turn: ClaimedTurn) -> None:
         for entry in turn.entries:
@@ -286,7 +319,7 @@ class Schedules(RuleBasedStateMachine):
     @rule(pick=numbers)
     def replay(self, pick: int) -> None:
         entry_id = sorted(self.answered)[pick % len(self.answered)]
-        if self.texts[entry_id] == "/new" or self.wanted[entry_id] > self.answered[entry_id]:
+        if self.texts[entry_id].startswith("/") or self.wanted[entry_id] > self.answered[entry_id]:
             return
         journal.replay(entry_id=entry_id, mode=RunMode.SEND, actor=ALICE, reason="again", now=self.tick())
         self.wanted[entry_id] += 1
@@ -380,7 +413,7 @@ class Schedules(RuleBasedStateMachine):
     @invariant()
     def one_turn_for_each_lane(self) -> None:
         live = Turn.objects.filter(state=TurnState.RUNNING).select_related("session")
-        lanes = Counter(self.lane(turn.session.session_id) for turn in live)
+        lanes = Counter((self.lane(turn.session.session_id), turn.runs_aside) for turn in live)
         assert not [lane for lane, count in lanes.items() if count > 1], "one person's turns overlap"
         assert all(turn.lane == turn.session.lane for turn in live)
 

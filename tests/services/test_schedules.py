@@ -12,9 +12,10 @@ from django.db.models import Max
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from botsrt.core import commands
 from botsrt.core.states import EntryState
 from botsrt.models import BotSession, Contact, HistoryMessage, JournalEntry
-from botsrt.services import identity, lanes, persons, sessions, turns
+from botsrt.services import entrance, identity, lanes, persons, sessions, turns
 from tests.services.schedules import Schedules
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -97,6 +98,14 @@ def commands_are_taken_with_other_messages(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(turns, "_group", group)
 
 
+def stop_leaves_what_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(entrance, "allowed", lambda rows, *, now: [])
+
+
+def commands_wait_in_their_lane(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(commands, "runs_aside", lambda name: False)
+
+
 def lanes_are_not_looked_at_when_claiming(patch: pytest.MonkeyPatch) -> None:
     def locked(groups: Any) -> dict[int, int]:
         pks = [group[0].session_id for group in groups]
@@ -140,6 +149,8 @@ PLANTS: list[Plant] = [
     history_is_that_of_the_session_alone,
     new_begins_only_the_own_session,
     commands_are_taken_with_other_messages,
+    stop_leaves_what_waits,
+    commands_wait_in_their_lane,
     lanes_are_not_looked_at_when_claiming,
     a_dead_turn_keeps_its_entries,
     an_undone_merge_brings_nobody_back,

@@ -308,7 +308,7 @@ def test_a_dead_worker_takes_no_neighbour_of_the_poison_with_it():
 
 def test_the_hot_calls_cost_few_queries(django_assert_max_num_queries):
     received()
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(10):
         turn = claim_one()
     with django_assert_max_num_queries(6):
         turns.materials(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later())

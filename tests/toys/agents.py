@@ -54,6 +54,30 @@ async def waits(request: AgentRequest) -> str:
     return f"waited: {request.text}"
 
 
+class Steered:
+    """Answers what it was asked, and what it was told while it waited; after three texts it takes no more."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {}
+
+    async def __call__(self, request: AgentRequest) -> str:
+        REQUESTS.append(request)
+        texts = self.texts[request.turn_id] = [request.text]
+        STARTED.set()
+        await LET_GO.wait()
+        return " + ".join(texts)
+
+    def steer(self, turn_id: str, text: str) -> bool:
+        texts = self.texts[turn_id]
+        if len(texts) == 3:
+            return False
+        texts.append(text)
+        return True
+
+
+steered = Steered()
+
+
 def blocks(request: AgentRequest) -> str:
     """Sit in synchronous code."""
     time.sleep(0.5)

@@ -167,6 +167,7 @@ def _retry_in_vain(*, config: RuntimeConfig, now: datetime) -> None:
     (turn,) = turns.claim(
         worker_id=story.WORKERS[0][0],
         limit=10,
+        aside_limit=0,
         accounts=["shop"],
         max_entries_per_turn=1,
         lease=_LEASE,
@@ -362,6 +363,7 @@ class _Scene:
         claimed = turns.claim(
             worker_id=self.stage.worker_id,
             limit=10,
+            aside_limit=10,
             accounts=[self.account],
             max_entries_per_turn=50,
             lease=_LEASE,

@@ -558,7 +558,7 @@ def conversation(
         has_newer_inbound=mark.entry > seen.entry,
         reply_session_id=reply_session_id,
         route=route,
-        is_running=Turn.objects.filter(lane=session.lane, state=TurnState.RUNNING).exists(),
+        is_running=Turn.objects.filter(lane=session.lane, runs_aside=False, state=TurnState.RUNNING).exists(),
         open_count=len(waiting),
         contacts=tuple(_contact_facts(contacts, scope)),
         links=tuple(_link_facts(links)),

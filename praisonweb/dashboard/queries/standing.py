@@ -35,5 +35,6 @@ REASONS: Mapping[str, str] = {
     "pairing_expired": "Nobody decided about the request that this message began while its code was valid.",
     "pairing_full": "The bot had as many requests as it may have; the sender was asked to try again later.",
     "answered_by_staff": "Staff answered it themselves.",
+    "stopped": "The person stopped it.",
     "linked": "It proved that two accounts are one human.",
 }
