@@ -4,6 +4,8 @@ The key is never stored: ``api_key`` names the variable that holds it. Without a
 Tools are functions of your own, named as ``package.module:function``: what they take is read from their signature and
 docstring; one whose first parameter is a ``pydantic_ai.RunContext`` finds the ``AgentRequest`` in ``deps``, and so the
 turn's id as idempotency key. Every tool can call ``botsrt.core.context.get_session_context()``.
+
+The model streams where somebody watches (``AgentRequest.is_watched``), and answers at once where nobody does.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,8 @@ from botsrt.core.tools import is_dangerous
 if TYPE_CHECKING:  # importing them takes a second and 50 MB: only processes that run such an agent pay
     from openai import AsyncOpenAI
     from pydantic_ai import Agent as Model
-    from pydantic_ai.messages import ModelMessage
+    from pydantic_ai import RunContext
+    from pydantic_ai.messages import AgentStreamEvent, ModelMessage
 
 _VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -81,7 +84,13 @@ class Agent(BaseAgent):
 
     async def run(self, request: AgentRequest) -> AgentReply:
         from pydantic_ai import UsageLimits
-        from pydantic_ai.exceptions import ModelAuthenticationError, UnexpectedModelBehavior
+        from pydantic_ai.exceptions import (
+            ModelAPIError,
+            ModelAuthenticationError,
+            ModelHTTPError,
+            ModelRequestRejectedError,
+            UnexpectedModelBehavior,
+        )
 
         model = self._ready()
         with translated():
@@ -92,10 +101,13 @@ class Agent(BaseAgent):
                     deps=request,
                     instructions=_ABOUT + _about(request),
                     usage_limits=UsageLimits(request_limit=self._max_requests),
+                    event_stream_handler=_show if request.is_watched else None,
                 )
             except ModelAuthenticationError as error:
                 raise AgentUnavailable(f"The provider refuses the key of {self._key_name or 'no variable'}.") from error
-            except UnexpectedModelBehavior as error:
+            except (ModelHTTPError, ModelRequestRejectedError):  # they carry a status, or are final
+                raise
+            except (UnexpectedModelBehavior, ModelAPIError) as error:  # no answer, or one that broke off
                 raise TransientAgentError(as_agent_error(error).args[0]) from error
         return AgentReply(text=done.output, usage=_usage(done))
 
@@ -185,6 +197,20 @@ class Agent(BaseAgent):
         if not least <= number <= most:
             raise ConfigurationError(f"{name}: {text!r} is not a number from {least:g} to {most:,.10g}.")
         return number
+
+
+async def _show(run: RunContext[AgentRequest], events: AsyncIterable[AgentStreamEvent]) -> None:
+    """Show what one call of the model says, as it says it. What it said before it called a tool is no part of that."""
+    from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+
+    text = ""
+    async for event in events:
+        match event:
+            case (
+                PartStartEvent(part=TextPart(content=piece)) | PartDeltaEvent(delta=TextPartDelta(content_delta=piece))
+            ) if piece:
+                text += piece
+                run.deps.show(text)
 
 
 # -- what the model is told ----

@@ -3,6 +3,9 @@
 A callable gets the ``AgentRequest`` and returns a text, an ``AgentReply``, or None to say nothing. An object with
 ``achat`` or ``chat`` gets the text alone, and must answer. A class is made into an object once.
 
+An asynchronous generator yields its answer in pieces, which are shown as they come; any other callable may show what it
+has so far by ``request.show(text)``.
+
 ``async`` code runs on the event loop and must not block it; code that is not ``async`` runs in threads of its own, off
 the event loop and off the database thread. A blocking call that is cut off cannot be stopped: its answer is dropped.
 Whatever the code raises comes out as an ``AgentError``; raise ``TransientAgentError`` or ``AgentUnavailable`` of
@@ -12,6 +15,8 @@ Whatever the code raises comes out as an ``AgentError``; raise ``TransientAgentE
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from botsrt.agents import dotted, objects, threads
@@ -47,10 +52,24 @@ class Agent(BaseAgent):
             return _reply(await self._call(request))
 
     async def _call(self, request: AgentRequest) -> Any:
+        if _is_generator(self._target):
+            return await _gathered(self._target(request), request)
         if _is_async(self._target):
             return await self._target(request)
         answer = await threads.run(lambda: self._target(request), gate=self._gate)
         return await answer if inspect.isawaitable(answer) else answer  # a wrapper around an async function
+
+
+async def _gathered(pieces: AsyncGenerator[str, None], request: AgentRequest) -> str:
+    """The answer of which a generator yields the pieces."""
+    text = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if not isinstance(piece, str):
+                raise AgentError(f"The agent yielded {type(piece).__name__}; it must yield str.")
+            text += piece
+            request.show(text)
+    return text
 
 
 def _reply(answer: object) -> AgentReply:
@@ -118,6 +137,10 @@ def _check_callable(found: Any, target: str) -> None:
 
 def _is_async(target: Any) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+
+
+def _is_generator(target: Any) -> bool:
+    return inspect.isasyncgenfunction(target) or inspect.isasyncgenfunction(getattr(target, "__call__", None))  # noqa: B004
 
 
 def _count(text: str) -> int:

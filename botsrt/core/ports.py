@@ -6,7 +6,7 @@ An adapter is one file ``botsrt/adapters/<platform>.py`` with a class ``Adapter`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol
@@ -181,9 +181,17 @@ class HistoryItem:
     platform: str = ""
 
 
+def unseen(text: str) -> None:
+    """Show a text to nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRequest:
-    """What an agent gets: everything, as arguments. It holds no state of its own between runs."""
+    """What an agent gets: everything, as arguments. It holds no state of its own between runs.
+
+    ``show`` shows the person the answer so far, whole each time, while it is written; it may be called on any thread,
+    as often as one likes. What is kept is the ``AgentReply`` alone.
+    """
 
     text: str  # all messages of the turn, in order; in groups each line says who wrote it
     history: tuple[HistoryItem, ...]
@@ -193,6 +201,12 @@ class AgentRequest:
     turn_id: str  # unique for this run: an idempotency key for tools that act on the outside world
     entry_ids: tuple[int, ...]  # the journal entries answered here: the same at every attempt
     attempt: int  # 1 for the first run over these entries
+    show: Callable[[str], None] = field(default=unseen, compare=False, repr=False)  # see below
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody sees what is shown; if not, an agent need not ask its model to stream."""
+        return self.show is not unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
