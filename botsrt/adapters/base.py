@@ -53,6 +53,12 @@ class BaseAdapter:
     async def send(self, message: OutboundMessage) -> SendReceipt:
         raise NotImplementedError
 
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        raise NotImplementedError
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        raise NotImplementedError
+
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         raise NotImplementedError
 

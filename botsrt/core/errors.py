@@ -97,6 +97,10 @@ class TargetGone(SendError):
     """The chat cannot be written to: blocked, left, or deleted."""
 
 
+class MessageGone(SendError):
+    """The message that was to be edited is gone, or can no longer be edited."""
+
+
 class ChatMigrated(SendError):
     """The chat goes on under another id."""
 

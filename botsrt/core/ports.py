@@ -31,6 +31,10 @@ class Capabilities:
     has_groups: bool = False
     has_buttons: bool = False  # shows ``OutboundMessage.buttons``, and sends a press as an event of kind ``callback``
     max_concurrent_sends: int = 8  # calls at a time for one bot
+    can_edit: bool = False  # its own messages, and delete them: answers are shown while they are written
+    edit_seconds: float = 1.0  # between two edits of a preview in a direct chat
+    group_edit_seconds: float = 3.0  # the same in a group
+    bot_edit_seconds: float = 0.0  # between any two edits of previews of one bot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,20 @@ class Adapter(Protocol):
 
     async def send(self, message: OutboundMessage) -> SendReceipt:
         """Send one part. Raises one of the ``SendError`` family or ``CredentialError``; never anything else."""
+
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        """Give the message ``message.edits`` another text. Done twice it is as done once, so a cut call is repeated.
+
+        Called only where ``capabilities.can_edit``. Raises ``MessageGone`` where that message cannot be edited (any
+        more), ``PlatformUnavailable`` where it is not known whether it was, and else like ``send``.
+        """
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        """Remove a message of the bot; one that is gone is fine.
+
+        Called only where ``capabilities.can_edit``. Raises ``MessageRefused`` where it can no longer be removed, and
+        else like ``edit``.
+        """
 
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         """Whether a message of unknown outcome arrived: its receipt, or None for certainly not.

@@ -37,6 +37,7 @@ from tests.adapters.contract import (
     RETRY_AFTER_SECONDS,
     AdapterContract,
     ButtonsContract,
+    EditContract,
     ReconcileContract,
     RecordingSink,
     Said,
@@ -113,23 +114,33 @@ class SlackWorld(World):
         deliveries = self.server.deliveries_of(said.event or said.message_id)
         return bool(deliveries) and all(delivery.is_acked for delivery in deliveries)
 
+    async def remove(self, sent: Sent) -> None:
+        self.server.delete(sent.channel_id, sent.message_id)
+        self.server.find_sent(sent.channel_id, sent.message_id).is_deleted = True
+
     async def break_next_send(self, fault: SendFault) -> None:
+        await self._break_next("chat.postMessage", fault)
+
+    async def break_next_edit(self, fault: SendFault) -> None:
+        await self._break_next("chat.update", fault)
+
+    async def _break_next(self, method: str, fault: SendFault) -> None:
         match fault:
             case SendFault.RATE_LIMITED:
-                self.server.fail_next("429", retry_after=RETRY_AFTER_SECONDS)
+                self.server.fail_next("429", method=method, retry_after=RETRY_AFTER_SECONDS)
             case SendFault.TARGET_GONE:
-                self.server.fail_next("error", error="is_archived")
+                self.server.fail_next("error", method=method, error="is_archived")
             case SendFault.REFUSED:
-                self.server.fail_next("error", error="msg_too_long")
+                self.server.fail_next("error", method=method, error="msg_too_long")
             case SendFault.PLATFORM_FAILED:
                 body = json.dumps({"ok": False, "error": "service_unavailable"})
-                self.server.fail_next("status", status=503, body=body)
+                self.server.fail_next("status", method=method, status=503, body=body)
             case SendFault.UNREACHABLE:
                 await self.lose_network()
             case SendFault.CUT_AFTER:
-                self.server.fail_next("cut_after")
+                self.server.fail_next("cut_after", method=method)
             case SendFault.NO_ANSWER:
-                self.server.fail_next("hang", seconds=60.0)
+                self.server.fail_next("hang", method=method, seconds=60.0)
             case SendFault.CREDENTIALS:
                 self.server.set_token_error("token_revoked")
 
@@ -144,6 +155,7 @@ class SlackWorld(World):
                 buttons=tuple(Button(label=item["text"]["text"], data=item["value"]) for item in sent.buttons),
             )
             for sent in self.server.sent
+            if not sent.is_deleted
         ]
 
     async def lose_network(self) -> None:
@@ -208,7 +220,7 @@ def signed(
     )
 
 
-class TestSocketMode(AdapterContract, ButtonsContract, ReconcileContract):
+class TestSocketMode(AdapterContract, ButtonsContract, EditContract, ReconcileContract):
     offline_config = OFFLINE_CONFIG
     offline_class = Adapter
 
@@ -217,7 +229,7 @@ class TestSocketMode(AdapterContract, ButtonsContract, ReconcileContract):
         return socket_world
 
 
-class TestEventsApi(WebhookContract, ButtonsContract, ReconcileContract):
+class TestEventsApi(WebhookContract, ButtonsContract, EditContract, ReconcileContract):
     offline_config = OFFLINE_CONFIG
     offline_class = Adapter
 

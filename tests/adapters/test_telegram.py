@@ -38,6 +38,7 @@ from tests.adapters.contract import (
     RETRY_AFTER_SECONDS,
     AdapterContract,
     ButtonsContract,
+    EditContract,
     RecordingSink,
     Said,
     SendFault,
@@ -97,22 +98,32 @@ class TelegramWorld(World):
     def is_acknowledged(self, said: Said) -> bool:
         return self.server.bot.is_acknowledged(said.event)
 
+    async def remove(self, sent: Sent) -> None:
+        self.server.delete(int(sent.channel_id), int(sent.message_id))
+
     async def break_next_send(self, fault: SendFault) -> None:
+        await self._break_next("sendMessage", fault)
+
+    async def break_next_edit(self, fault: SendFault) -> None:
+        await self._break_next("editMessageText", fault)
+
+    async def _break_next(self, method: str, fault: SendFault) -> None:
         match fault:
             case SendFault.RATE_LIMITED:
-                self.server.fail_next("rate_limit", retry_after=RETRY_AFTER_SECONDS)
+                self.server.fail_next("rate_limit", method=method, retry_after=RETRY_AFTER_SECONDS)
             case SendFault.TARGET_GONE:
-                self.server.fail_next("blocked")
+                self.server.fail_next("blocked", method=method)
             case SendFault.REFUSED:
-                self.server.fail_next("error", status=400, description="Bad Request: message text is empty")
+                description = "Bad Request: message text is empty"
+                self.server.fail_next("error", method=method, status=400, description=description)
             case SendFault.PLATFORM_FAILED:
-                self.server.fail_next("error", status=500)
+                self.server.fail_next("error", method=method, status=500)
             case SendFault.UNREACHABLE:
                 await self.server.lose_network()
             case SendFault.CUT_AFTER:
-                self.server.fail_next("cut_after")
+                self.server.fail_next("cut_after", method=method)
             case SendFault.NO_ANSWER:
-                self.server.fail_next("hang_after", seconds=60)
+                self.server.fail_next("hang_after", method=method, seconds=60)
             case SendFault.CREDENTIALS:
                 self.server.revoke()
 
@@ -127,6 +138,7 @@ class TelegramWorld(World):
                 buttons=tuple(Button(label=item["text"], data=item["callback_data"]) for item in sent.buttons),
             )
             for sent in self.server.sent
+            if (sent.chat_id, sent.message_id) not in self.server.deleted
         ]
 
     async def lose_network(self) -> None:
@@ -181,7 +193,7 @@ def hook(update: object, *, secret: str | None = SECRET) -> WebhookRequest:
     return WebhookRequest(method="POST", headers=headers, query="", body=body)
 
 
-class TestPolling(AdapterContract, ButtonsContract):
+class TestPolling(AdapterContract, ButtonsContract, EditContract):
     offline_class = Adapter
     offline_config = CONFIG
 
@@ -190,7 +202,7 @@ class TestPolling(AdapterContract, ButtonsContract):
         return TelegramWorld(server)
 
 
-class TestWebhook(WebhookContract, ButtonsContract):
+class TestWebhook(WebhookContract, ButtonsContract, EditContract):
     offline_class = Adapter
     offline_config = replace(CONFIG, settings={"mode": "webhook", "webhook_url": "https://bots.example.org"})
 
@@ -441,7 +453,7 @@ async def test_a_button_below_a_message_that_is_out_of_reach_works(world: Telegr
     (message,) = sink.messages
     assert (message.kind, message.text, message.sender.user_id) == (EventKind.CALLBACK, BUTTONS[0].data, "502")
     assert message.route == Route(channel_id="-1001", reply_to=sent.message_id)
-    assert [(sent.text, sent.reply_to) for sent in world.sent()][1:] == [("Done.", "")]
+    assert [(sent.text, sent.reply_to) for sent in world.sent()] == [("Done.", "")]
 
 
 async def test_a_button_that_cannot_be_confirmed_does_no_harm(world: TelegramWorld, sink: RecordingSink) -> None:
