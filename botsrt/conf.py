@@ -84,6 +84,12 @@ class RuntimeConfig:
         least=1,
         most=1_000,
     )
+    unfinished_text: str = _option(
+        "(This answer was not finished.)",
+        "Put in the place of an answer that was shown while it was written and can neither be finished nor removed.",
+        least=1,
+        most=1_000,
+    )
     resend_label: str = _option(
         "(sent again: you may have received this already)\n",
         "Put before a message whose first sending is unsure.",

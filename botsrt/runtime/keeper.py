@@ -85,11 +85,16 @@ class Keeper:
             self._changed.set()
 
     async def send(self, message: OutboundMessage) -> SendReceipt:
-        """Send through the adapter; raises as ``Adapter.send`` does."""
+        """Send or edit through the adapter; raises as ``Adapter.send`` and ``Adapter.edit`` do."""
         async with self._use() as adapter:
-            receipt = await adapter.send(message)
+            receipt = await (adapter.edit(message) if message.edits else adapter.send(message))
             self._outbound_at = timezone.now()
             return receipt
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        """Remove a message of the bot; raises as ``Adapter.delete`` does."""
+        async with self._use() as adapter:
+            await adapter.delete(route, platform_message_id)
 
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         """Ask the platform whether it has ``message``; raises as ``Adapter.reconcile`` does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,12 +25,13 @@ from botsrt.core.errors import (
     TransientAgentError,
 )
 from botsrt.core.messages import InboundMessage
-from botsrt.core.ports import AgentReply, AgentRequest
+from botsrt.core.ports import AgentReply, AgentRequest, unseen
 from botsrt.core.states import ChatType, Standing
 from botsrt.core.text import one_line
 from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
+from botsrt.runtime.previews import Previews
 from botsrt.services import reception, turns
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
@@ -45,7 +47,13 @@ ShowTyping = Callable[[ClaimedTurn], Awaitable[None]]
 
 
 async def run(
-    turn: ClaimedTurn, *, database: Database, agents: AgentPool, config: RuntimeConfig, show_typing: ShowTyping
+    turn: ClaimedTurn,
+    *,
+    database: Database,
+    agents: AgentPool,
+    config: RuntimeConfig,
+    show_typing: ShowTyping,
+    previews: Previews,
 ) -> None:
     """Run one claimed turn to its end. Cancelled, it hands its entries back."""
     try:
@@ -72,6 +80,7 @@ async def run(
             agents=agents,
             config=config,
             show_typing=show_typing,
+            previews=previews,
         )
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(turn, database, after=timedelta()))
@@ -150,15 +159,18 @@ async def _answer(
     agents: AgentPool,
     config: RuntimeConfig,
     show_typing: ShowTyping,
+    previews: Previews,
 ) -> None:
     """Let the agent answer ``entries``, and end the turn as it went."""
-    request = make_request(turn, entries, materials)
+    preview = previews.of(turn, bot)
+    request = make_request(turn, entries, materials, show=preview.show if preview else unseen)
     typing = asyncio.create_task(_typing(show_typing, turn))
     try:
-        reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
+        async with preview or nullcontext():
+            reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
     except AgentUnavailable as error:
         logger.warning("agent %s cannot run now: %s", bot.agent.name, error)
-        await _give_back(turn, database, after=_UNAVAILABLE_WAIT)
+        await _give_back(turn, database, after=_UNAVAILABLE_WAIT, reason=Failure.of(error))
         return
     except _RunFailed as failed:
         await _fail(turn, failed.failure, database=database, config=config)
@@ -173,12 +185,15 @@ async def _answer(
         agent_version=bot.agent.version,
         usage=reply.usage,
         metadata=reply.metadata,
+        preview_id=preview.id if preview else None,
     )
     await _finish(turn, result, database=database, config=config)
 
 
-def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: Materials) -> AgentRequest:
-    """What the agent gets: the newest revision of each message, in order."""
+def make_request(
+    turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: Materials, *, show: Callable[[str], None] = unseen
+) -> AgentRequest:
+    """What the agent gets: the newest revision of each message, in order; ``show`` is given what it says so far."""
     newest = {entry.message.message_id: entry for entry in entries}  # later revisions replace earlier ones
     messages = [entry.message for entry in newest.values()]
     last = messages[-1]
@@ -201,6 +216,7 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
         turn_id=str(turn.id),
         entry_ids=tuple(entry.id for entry in entries),
         attempt=turn.attempt,
+        show=show,
     )
 
 
@@ -306,9 +322,9 @@ async def _fail(turn: ClaimedTurn, failure: Failure, *, database: Database, conf
     )
 
 
-async def _give_back(turn: ClaimedTurn, database: Database, *, after: timedelta) -> None:
+async def _give_back(turn: ClaimedTurn, database: Database, *, after: timedelta, reason: Failure | None = None) -> None:
     now = timezone.now()
-    await _commit(database, turns.release, turn_id=turn.id, available_at=now + after, now=now)
+    await _commit(database, turns.release, turn_id=turn.id, available_at=now + after, reason=reason, now=now)
 
 
 async def _commit(database: Database, service: Callable[..., bool], **arguments: Any) -> bool:

@@ -24,6 +24,7 @@ from botsrt.runtime.db import Database
 from botsrt.runtime.delivery import Delivery
 from botsrt.runtime.heartbeat import Heartbeat
 from botsrt.runtime.newsroom import Newsroom
+from botsrt.runtime.previews import Previews
 from botsrt.runtime.pump import Pump
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.runtime.wakeup import Wakeup
@@ -59,6 +60,7 @@ class Worker:
             worker_id=self.id, database=database, config=config, accounts=accounts, run_turn=self._run_turn
         )
         self._delivery = Delivery(worker_id=self.id, database=database, config=config, supervisor=self._supervisor)
+        self._previews = Previews(database=database, config=config, supervisor=self._supervisor)
         self._heartbeat = Heartbeat(
             worker_id=self.id,
             database=database,
@@ -92,6 +94,7 @@ class Worker:
             "heartbeat": self._heartbeat.run(),
             "pump": self._pump.run(),
             "delivery": self._delivery.run(),
+            "previews": self._previews.run(),
         }
         self._tasks = {name: asyncio.create_task(loop, name=name) for name, loop in loops.items()}
 
@@ -106,7 +109,8 @@ class Worker:
         """Drain and release everything."""
         await self._pump.drain(self._config.drain_seconds)
         await self._delivery.drain()
-        for name in ("nudges", "control", "heartbeat", "pump", "delivery"):
+        await self._remove_unfinished()
+        for name in ("nudges", "control", "heartbeat", "pump", "delivery", "previews"):
             self._tasks[name].cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._supervisor.stop_all()
@@ -128,7 +132,15 @@ class Worker:
             agents=self._agents,
             config=self._config,
             show_typing=self._show_typing,
+            previews=self._previews,
         )
+
+    async def _remove_unfinished(self) -> None:
+        """Take what was half shown out of the chats; what cannot be removed now the next worker removes."""
+        try:
+            await self._previews.sweep()
+        except StorageUnavailable as error:
+            logger.warning("unfinished answers stay in their chats for now: %s", error)
 
     async def _show_typing(self, claimed: ClaimedTurn) -> None:
         """Keep the indicator up until cancelled, if this worker runs the bot."""

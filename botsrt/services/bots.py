@@ -42,6 +42,12 @@ COMMON_SETTINGS = (
     ),
     Option(name="edits", help="What happens to edited messages.", default="answer", choices=("answer", "ignore")),
     Option(
+        name="streaming",
+        help="Whether answers are shown while they are written, where the platform can.",
+        default="on",
+        choices=("on", "off"),
+    ),
+    Option(
         name="unknown_sends",
         help="What happens to a message whose sending was cut.",
         default=UnknownSendPolicy.RESEND,
@@ -74,6 +80,7 @@ class BotView:
     owners: frozenset[str]  # user ids on the bot's platform
     link: LinkConfirmation
     unknown_sends: UnknownSendPolicy
+    is_streaming: bool  # answers are shown while they are written, where the platform can
     agent: AgentConfig
 
 
@@ -364,6 +371,7 @@ def _view(bot: Bot) -> BotView:
         owners=owners,
         link=LinkConfirmation(setting("link")),
         unknown_sends=UnknownSendPolicy(setting("unknown_sends")),
+        is_streaming=setting("streaming") == "on",
         agent=AgentConfig(
             name=bot.agent.name,
             kind=bot.agent.kind,

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from botsrt.core.context import get_session_context
 from botsrt.core.ports import AgentRequest
 
 
@@ -46,3 +47,8 @@ async def mended(request: AgentRequest) -> str:
         await asyncio.sleep(0.05)
     _answered += 1
     return f"{request.text}, at last"
+
+
+def who_writes() -> str:
+    """Say who writes."""
+    return get_session_context().user_id
