@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from botsrt.core.context import get_session_context
@@ -52,3 +53,10 @@ async def mended(request: AgentRequest) -> str:
 def who_writes() -> str:
     """Say who writes."""
     return get_session_context().user_id
+
+
+async def dictates(request: AgentRequest) -> AsyncIterator[str]:
+    """A word at a time, slowly."""
+    for word in f"You said: {request.text}, and that is all.".split(" "):
+        yield f"{word} "
+        await asyncio.sleep(0.4)
