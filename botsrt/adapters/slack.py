@@ -4,7 +4,7 @@ Duty: read events, pressed buttons and slash commands, send messages, find a mes
 key in its metadata.
 Guarantee: an envelope is acknowledged, and a webhook call answered with 200, only after the sink has returned. Slack
 delivers an event again that was not acknowledged; of a pressed button or a command it only tells the person.
-Not here: file downloads, modals and menus, and retries; the outbox alone decides about those.
+Not here: modals and menus, and retries; the outbox alone decides about those.
 
 How a Slack conversation becomes a session and a route:
 
@@ -51,12 +51,14 @@ from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from botsrt.adapters import downloads
 from botsrt.adapters.base import BaseAdapter
 from botsrt.core import chunking
 from botsrt.core.errors import (
     BotsError,
     ConfigurationError,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
     MessageGone,
     MessageRefused,
@@ -94,6 +96,9 @@ MAX_EDITED_CHARS = 4_000
 #: Between two edits of previews: half of what a method of tier 3 may be called (50 a minute and workspace), so that
 #: there is room for answers. Source: "Rate limits".
 EDIT_SECONDS = 2.4
+
+#: Where files are, and where their addresses may lead.
+FILE_HOSTS = ("slack.com", "slack-files.com")
 
 #: Source: Block Kit reference, text object and button.
 MAX_SECTION_CHARS = 3_000
@@ -190,6 +195,7 @@ class Adapter(BaseAdapter):
         has_webhook=True,
         has_groups=True,
         has_buttons=True,
+        has_files=True,
         can_edit=True,
         group_edit_seconds=1.0,
         bot_edit_seconds=EDIT_SECONDS,
@@ -566,6 +572,23 @@ class Adapter(BaseAdapter):
             raise PlatformUnavailable("The adapter is closed.")
         with suppress(MessageGone):
             await self._ask(self._client.chat_delete(channel=route.channel_id, ts=platform_message_id))
+
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        if urlsplit(attachment.reference).scheme not in ("http", "https"):
+            raise FileUnavailable("Slack gives no address for files of other workspaces.")
+        content = await downloads.download(
+            attachment.reference,
+            server=self.setting("api_base_url"),
+            hosts=FILE_HOSTS,
+            headers={"Authorization": f"Bearer {self.config.credentials['bot_token']}"},
+            max_bytes=max_bytes,
+        )
+        if (
+            content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+            and "html" not in attachment.mime_type
+        ):
+            raise FileUnavailable("Slack gives a page instead of the file: the app lacks the scope files:read.")
+        return content
 
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         oldest = message.route.reply_to or f"{time.time() - RECONCILE_WINDOW.total_seconds():.6f}"

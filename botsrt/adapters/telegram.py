@@ -9,7 +9,7 @@ an ``@`` comes; while Telegram does not tell, such a message counts as not addre
 a minute later.
 
 Not read: what other bots, anonymous administrators and channels write, and everything that has neither text nor a
-file (joins, pins, polls, dice). Files are referred to, never fetched.
+file (joins, pins, polls, dice). Files are referred to, and fetched when an agent asks for one.
 
 Source: https://core.telegram.org/bots/api
 """
@@ -27,12 +27,14 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 import httpx
 from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, ReplyParameters, error
 from telegram.constants import ChatAction
 from telegram.request import HTTPXRequest
 
+from botsrt.adapters import downloads
 from botsrt.adapters.base import BaseAdapter
 from botsrt.core import backoff, redact
 from botsrt.core.errors import (
@@ -41,6 +43,7 @@ from botsrt.core.errors import (
     ConfigurationError,
     Conflict,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
     MessageGone,
     MessageRefused,
@@ -158,6 +161,7 @@ class Adapter(BaseAdapter):
         has_webhook=True,
         has_groups=True,
         has_buttons=True,
+        has_files=True,
         can_edit=True,
         bot_edit_seconds=0.05,
     )  # Source: sendMessage; Bots FAQ, limits: a message a second in a chat, 20 a minute in a group, 30 a second in all
@@ -576,6 +580,23 @@ class Adapter(BaseAdapter):
                 raise MessageGone(str(ours)) from failure
             raise (PlatformUnavailable(str(ours)) if isinstance(ours, OutcomeUnknown) else ours) from failure
 
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        if attachment.kind == "location":
+            raise FileUnavailable("A place is no file.")
+        try:
+            info = await self._bot().raw_file(attachment.reference)
+        except error.BadRequest as refusal:
+            raise FileUnavailable(f"Telegram: {_said(refusal)}") from refusal
+        except Exception as failure:
+            raise _repeatable(failure) from failure
+        path = _string(info.get("file_path")) if isinstance(info, dict) else ""
+        if not path or path.startswith("/") or ".." in path.split("/"):  # of a local server: a path on its own disk
+            raise FileUnavailable("Telegram did not say where the file is.")
+        server = self.setting("api_base_url").rstrip("/")
+        return await downloads.download(
+            f"{server}/file/bot{self._token}/{quote(path)}", server=server, max_bytes=max_bytes
+        )
+
     async def show_typing(self, route: Route) -> None:
         chat_id, thread_id = _parsed(route.channel_id), _parsed(route.thread_id)
         if chat_id is None:
@@ -649,6 +670,10 @@ class _Api(Bot):
         return await self._post(
             "getUpdates", {"offset": offset, "timeout": POLL_SECONDS, "allowed_updates": list(UPDATE_KINDS)}
         )
+
+    async def raw_file(self, file_id: str) -> Any:
+        """Where a file is, below the address of files."""
+        return await self._post("getFile", {"file_id": file_id})
 
     async def close_connections(self) -> None:
         for request in self._requests:

@@ -58,6 +58,10 @@ class UnreadableUpdate(BotsError):
     """The platform sent an update that the adapter cannot read."""
 
 
+class FileUnavailable(BotsError):
+    """A file that came with a message cannot be had: it is gone, too large, or elsewhere."""
+
+
 class ForgedRequest(BotsError):
     """A webhook request did not prove that it comes from the platform."""
 

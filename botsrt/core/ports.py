@@ -6,13 +6,13 @@ An adapter is one file ``botsrt/adapters/<platform>.py`` with a class ``Adapter`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol
 
 from botsrt.core.context import SessionContext
-from botsrt.core.errors import UnreadableUpdate
+from botsrt.core.errors import FileUnavailable, UnreadableUpdate
 from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
 from botsrt.core.states import Role
 
@@ -31,6 +31,7 @@ class Capabilities:
     has_groups: bool = False
     has_buttons: bool = False  # shows ``OutboundMessage.buttons``, and sends a press as an event of kind ``callback``
     max_concurrent_sends: int = 8  # calls at a time for one bot
+    has_files: bool = False  # what comes with messages can be fetched
     can_edit: bool = False  # its own messages, and delete them: answers are shown while they are written
     edit_seconds: float = 1.0  # between two edits of a preview in a direct chat
     group_edit_seconds: float = 3.0  # the same in a group
@@ -156,6 +157,13 @@ class Adapter(Protocol):
         Called only where ``capabilities.can_reconcile``. Raises ``PlatformUnavailable`` when it cannot be told now.
         """
 
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        """The content of a file, from the platform's own hosts alone. Works on an object that was never started.
+
+        Called only where ``capabilities.has_files``. Raises ``FileUnavailable`` where it cannot be had,
+        ``PlatformUnavailable`` or ``RateLimited`` where it may be later, ``CredentialError``.
+        """
+
     async def show_typing(self, route: Route) -> None:
         """Show that an answer is on its way. Called only where ``capabilities.has_typing``; errors do not matter."""
 
@@ -203,12 +211,18 @@ def unseen(text: str) -> None:
     """Show a text to nobody."""
 
 
+async def no_files(attachment: Attachment) -> bytes:
+    """Fetch nothing."""
+    raise FileUnavailable("Files cannot be fetched here.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRequest:
     """What an agent gets: everything, as arguments. It holds no state of its own between runs.
 
     ``show`` shows the person the answer so far, whole each time, while it is written; it may be called on any thread,
-    as often as one likes. What is kept is the ``AgentReply`` alone.
+    as often as one likes. What is kept is the ``AgentReply`` alone. ``fetch`` gives the content of an attachment; it
+    raises ``FileUnavailable``, or ``TransientAgentError`` where it may be had later.
     """
 
     text: str  # all messages of the turn, in order; in groups each line says who wrote it
@@ -219,7 +233,8 @@ class AgentRequest:
     turn_id: str  # unique for this run: an idempotency key for tools that act on the outside world
     entry_ids: tuple[int, ...]  # the journal entries answered here: the same at every attempt
     attempt: int  # 1 for the first run over these entries
-    show: Callable[[str], None] = field(default=unseen, compare=False, repr=False)  # see below
+    show: Callable[[str], None] = field(default=unseen, compare=False, repr=False)
+    fetch: Callable[[Attachment], Awaitable[bytes]] = field(default=no_files, compare=False, repr=False)
 
     @property
     def is_watched(self) -> bool:

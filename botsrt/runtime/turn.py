@@ -24,13 +24,14 @@ from botsrt.core.errors import (
     StorageUnavailable,
     TransientAgentError,
 )
-from botsrt.core.messages import InboundMessage
-from botsrt.core.ports import AgentReply, AgentRequest, unseen
+from botsrt.core.messages import Attachment, InboundMessage
+from botsrt.core.ports import AgentReply, AgentRequest, no_files, unseen
 from botsrt.core.states import ChatType, Standing
 from botsrt.core.text import one_line
 from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
+from botsrt.runtime.files import Files
 from botsrt.runtime.previews import Previews
 from botsrt.services import reception, turns
 from botsrt.services.bots import BotView
@@ -54,6 +55,7 @@ async def run(
     config: RuntimeConfig,
     show_typing: ShowTyping,
     previews: Previews,
+    files: Files,
 ) -> None:
     """Run one claimed turn to its end. Cancelled, it hands its entries back."""
     try:
@@ -81,6 +83,7 @@ async def run(
             config=config,
             show_typing=show_typing,
             previews=previews,
+            files=files,
         )
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(turn, database, after=timedelta()))
@@ -160,10 +163,11 @@ async def _answer(
     config: RuntimeConfig,
     show_typing: ShowTyping,
     previews: Previews,
+    files: Files,
 ) -> None:
     """Let the agent answer ``entries``, and end the turn as it went."""
     preview = previews.of(turn, bot)
-    request = make_request(turn, entries, materials, show=preview.show if preview else unseen)
+    request = make_request(turn, entries, materials, show=preview.show if preview else unseen, fetch=files.of(turn))
     typing = asyncio.create_task(_typing(show_typing, turn))
     try:
         async with preview or nullcontext():
@@ -191,9 +195,19 @@ async def _answer(
 
 
 def make_request(
-    turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: Materials, *, show: Callable[[str], None] = unseen
+    turn: ClaimedTurn,
+    entries: Sequence[ClaimedEntry],
+    materials: Materials,
+    *,
+    show: Callable[[str], None] = unseen,
+    fetch: Callable[[Attachment], Awaitable[bytes]] = no_files,
 ) -> AgentRequest:
-    """What the agent gets: the newest revision of each message, in order; ``show`` is given what it says so far."""
+    """What the agent gets: the newest revision of each message, in order.
+
+    Args:
+        show: is given what the agent says so far.
+        fetch: gives the content of an attachment.
+    """
     newest = {entry.message.message_id: entry for entry in entries}  # later revisions replace earlier ones
     messages = [entry.message for entry in newest.values()]
     last = messages[-1]
@@ -217,6 +231,7 @@ def make_request(
         entry_ids=tuple(entry.id for entry in entries),
         attempt=turn.attempt,
         show=show,
+        fetch=fetch,
     )
 
 
@@ -288,7 +303,8 @@ async def dry_run(entry_id: int) -> AgentReply:
         materials = await _materials(turn, database=bridge, config=config)
         if materials.bot is None:
             raise NotFound(f"There is no bot {turn.account} any more.")
-        request = make_request(turn, turn.entries, materials)
+        files = Files(database=bridge, config=config, keepers={})
+        request = make_request(turn, turn.entries, materials, fetch=files.of(turn))
         return await _run_agent(agents, materials.bot, request, timeout_seconds=config.run_timeout_seconds)
     except _RunFailed as failed:
         raise AgentError(f"{failed.failure.error_class}: {failed.failure.error_text}") from failed.__cause__

@@ -22,6 +22,7 @@ from botsrt.runtime import consumers, turn
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.runtime.delivery import Delivery
+from botsrt.runtime.files import Files
 from botsrt.runtime.heartbeat import Heartbeat
 from botsrt.runtime.newsroom import Newsroom
 from botsrt.runtime.previews import Previews
@@ -61,6 +62,7 @@ class Worker:
         )
         self._delivery = Delivery(worker_id=self.id, database=database, config=config, supervisor=self._supervisor)
         self._previews = Previews(database=database, config=config, supervisor=self._supervisor)
+        self._files = Files(database=database, config=config, keepers=self._supervisor.keepers)
         self._heartbeat = Heartbeat(
             worker_id=self.id,
             database=database,
@@ -133,6 +135,7 @@ class Worker:
             config=self._config,
             show_typing=self._show_typing,
             previews=self._previews,
+            files=self._files,
         )
 
     async def _remove_unfinished(self) -> None:

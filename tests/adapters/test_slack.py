@@ -20,6 +20,7 @@ from botsrt.adapters.slack import Adapter
 from botsrt.core.errors import (
     ConfigurationError,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
     MessageRefused,
     OutcomeUnknown,
@@ -218,6 +219,31 @@ def signed(
     return WebhookRequest(
         method="POST", headers={name.lower(): value for name, value in headers.items()}, query="", body=body
     )
+
+
+async def test_a_file_is_fetched_with_the_bots_token_and_no_other(server: SlackServer, sink: RecordingSink) -> None:
+    world = SlackWorld(server, mode="events")
+    file = server.add_file("cat.png", b"meow", mime_type="image/png")
+    attachment = slack._attachment(file)
+    adapter, stranger = (
+        world.adapter(sink),
+        world.adapter(sink, credentials={**world.config.credentials, "bot_token": "xoxb-0"}),
+    )
+    assert await adapter.fetch(attachment, max_bytes=4) == b"meow"
+    with pytest.raises(FileUnavailable, match="more than 3 bytes"):
+        await adapter.fetch(attachment, max_bytes=3)
+    with pytest.raises(FileUnavailable, match="files:read"):
+        await stranger.fetch(attachment, max_bytes=1_000)
+    for reference in (
+        "F0CONNECT1",
+        "https://evil.example/cat.png",
+        "https://files.slack.com@127.0.0.1/",
+        "file:///etc",
+    ):
+        with pytest.raises(FileUnavailable):
+            await adapter.fetch(replace(attachment, reference=reference), max_bytes=1_000)
+    await adapter.close()
+    await stranger.close()
 
 
 class TestSocketMode(AdapterContract, ButtonsContract, EditContract, ReconcileContract):

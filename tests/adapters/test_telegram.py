@@ -22,6 +22,7 @@ from botsrt.core.errors import (
     ConfigurationError,
     Conflict,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
     MessageRefused,
     OutcomeUnknown,
@@ -29,7 +30,7 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import Button, InboundMessage, Route
+from botsrt.core.messages import Attachment, Button, InboundMessage, Route
 from botsrt.core.ports import BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 from tests.adapters import contract
@@ -692,6 +693,35 @@ async def test_typing_is_shown_in_the_thread_and_its_errors_do_not_matter(
     await adapter.close()
     await adapter.show_typing(world.direct)
     assert list(world.server.bot.typing) == [(FORUM["id"], 12)]
+
+
+async def test_a_file_is_fetched(world: TelegramWorld, sink: RecordingSink) -> None:
+    adapter = world.adapter(sink)
+    message = adapter.parse(world.server.bot.document(name="my invoice#1.pdf", content="%PDF-1.7"))
+    assert message is not None
+    (attachment,) = message.attachments
+    assert await adapter.fetch(attachment, max_bytes=8) == b"%PDF-1.7"
+    with pytest.raises(FileUnavailable, match="more than 7 bytes"):
+        await adapter.fetch(attachment, max_bytes=7)
+    with pytest.raises(FileUnavailable, match="Invalid file_id"):
+        await adapter.fetch(replace(attachment, reference="nobody's"), max_bytes=8)
+    with pytest.raises(FileUnavailable):
+        await adapter.fetch(Attachment(kind="location", reference="1.0,2.0"), max_bytes=8)
+    world.server.fail_next("error", method="getFile", status=500)
+    with pytest.raises(PlatformUnavailable):
+        await adapter.fetch(attachment, max_bytes=8)
+    await adapter.close()
+
+
+@pytest.mark.parametrize("path", ["/var/lib/bot/secret", "../../etc/passwd", "a/../../b", "", 5])
+async def test_a_path_that_leaves_the_files_is_not_followed(
+    world: TelegramWorld, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, path: object
+) -> None:
+    monkeypatch.setitem(world.server._methods, "getfile", lambda bot, params: {"file_id": "f", "file_path": path})
+    adapter = world.adapter(sink)
+    with pytest.raises(FileUnavailable, match="did not say where"):
+        await adapter.fetch(Attachment(kind="photo", reference="f"), max_bytes=8)
+    await adapter.close()
 
 
 async def test_two_bots_do_not_mix(world: TelegramWorld, sink: RecordingSink) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -13,7 +14,13 @@ from pydantic_ai import RunContext
 
 from botsrt.agents.llm import Agent
 from botsrt.core.context import SessionContext, clear_session_context, get_session_context, set_session_context
-from botsrt.core.errors import AgentError, AgentUnavailable, ConfigurationError, TransientAgentError
+from botsrt.core.errors import (
+    AgentError,
+    AgentUnavailable,
+    ConfigurationError,
+    FileUnavailable,
+    TransientAgentError,
+)
 from botsrt.core.messages import Attachment
 from botsrt.core.ports import AgentConfig, AgentRequest
 from botsrt.core.tools import dangerous
@@ -108,6 +115,52 @@ async def test_files_are_named(server: OpenAIServer) -> None:
     files = (Attachment(kind="photo", reference="f1", name="cat.jpg"), Attachment(kind="voice", reference="f2"))
     await agent(server).run(a_request("", attachments=files))
     assert server.requests[0]["messages"][-1]["content"] == "[photo: cat.jpg]\n[voice: unnamed]"
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"." * 20
+
+
+async def test_a_model_that_can_see_is_given_pictures_and_nothing_that_only_claims_to_be_one(
+    server: OpenAIServer,
+) -> None:
+    contents = {"cat": PNG, "page": b"<html>", "sound": b"OggS"}
+    fetched: list[str] = []
+
+    async def fetch(attachment: Attachment) -> bytes:
+        fetched.append(attachment.reference)
+        if attachment.reference not in contents:
+            raise FileUnavailable
+        return contents[attachment.reference]
+
+    files = (
+        Attachment(kind="photo", reference="gone"),
+        Attachment(kind="document", reference="cat", name="cat.png", mime_type="image/png"),
+        Attachment(kind="photo", reference="page"),
+        Attachment(kind="voice", reference="sound", mime_type="audio/ogg"),
+    )
+    server.say("A cat.")
+    server.say("A cat?")
+    request = a_request("What is it?", attachments=files, fetch=fetch)
+    await agent(server, images="on").run(request)
+    await agent(server).run(request)
+    text, picture = server.requests[0]["messages"][-1]["content"]
+    named = "What is it?\n[photo: unnamed]\n[document: cat.png]\n[photo: unnamed]\n[voice: unnamed]"
+    assert text == {"type": "text", "text": named}
+    assert base64.b64decode(picture["image_url"]["url"].partition("base64,")[2]) == PNG
+    assert picture["image_url"]["url"].startswith("data:image/png;")
+    assert server.requests[1]["messages"][-1]["content"] == named
+    assert fetched == ["gone", "cat", "page"]
+
+
+async def test_a_picture_that_may_come_later_is_waited_for(server: OpenAIServer) -> None:
+    async def fetch(attachment: Attachment) -> bytes:
+        raise TransientAgentError("502", retry_after=timedelta(seconds=9))
+
+    photo = (Attachment(kind="photo", reference="cat"),)
+    with pytest.raises(TransientAgentError) as caught:
+        await agent(server, images="on").run(a_request(attachments=photo, fetch=fetch))
+    assert caught.value.retry_after == timedelta(seconds=9)
+    assert server.requests == []
 
 
 async def test_tools_are_called_with_the_context_and_the_turn(server: OpenAIServer) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from botsrt.agents.python import Agent
 from botsrt.core.context import SessionContext
 from botsrt.core.messages import Attachment
-from botsrt.core.ports import AgentConfig, AgentRequest, HistoryItem, unseen
+from botsrt.core.ports import AgentConfig, AgentRequest, HistoryItem, no_files, unseen
 from botsrt.core.states import Role
 
 
@@ -18,6 +18,7 @@ def a_request(
     earlier: tuple[str, ...] = (),
     attachments: tuple[Attachment, ...] = (),
     show: Callable[[str], None] = unseen,
+    fetch: Callable[[Attachment], Awaitable[bytes]] = no_files,
 ) -> Any:
     """A request after ``earlier`` messages, which user and agent wrote in turns."""
     roles = (Role.USER, Role.ASSISTANT)
@@ -31,6 +32,7 @@ def a_request(
         entry_ids=(1,),
         attempt=1,
         show=show,
+        fetch=fetch,
     )
 
 

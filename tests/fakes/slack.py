@@ -197,6 +197,7 @@ class SlackServer:
         self.channels: dict[str, Channel] = {}
         self.users: dict[str, dict[str, Any]] = {}
         self.sent: list[Sent] = []
+        self.files: dict[str, bytes] = {}  # by name
         self.calls: list[str] = []  # names of all API methods called
         self.deliveries: list[Delivery] = []
         self._faults: deque[Fault] = deque()
@@ -238,6 +239,7 @@ class SlackServer:
         app = web.Application(client_max_size=10 * 1024 * 1024)
         app.router.add_route("*", "/api/{method}", self._api)
         app.router.add_get("/link/", self._socket)
+        app.router.add_get("/files-pri/{name}", self._file)
         app.router.add_post("/control/{verb}", self._control)
         app.router.add_get("/control/{verb}", self._control)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
@@ -322,6 +324,20 @@ class SlackServer:
         return self.channels.setdefault(
             channel_id, Channel(id=channel_id, team_id=bot.team_id, kind="im", user_id=user, members={bot.user_id})
         )
+
+    def add_file(self, name: str, content: bytes, *, mime_type: str) -> dict[str, Any]:
+        """A file as messages refer to it; only a bot's token opens it."""
+        self.files[name] = content
+        url = f"{self.url}/files-pri/{name}"
+        return {"id": f"F{name}", "name": name, "mimetype": mime_type, "size": len(content), "url_private": url}
+
+    async def _file(self, request: web.Request) -> web.Response:
+        """A file; without a token that may read it, the page to sign in, as Slack gives it."""
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in {bot.bot_token for bot in self.bots}:
+            return web.Response(text="<!DOCTYPE html><html><title>Slack</title></html>", content_type="text/html")
+        content = self.files.get(request.match_info["name"])
+        return web.Response(body=content) if content is not None else web.Response(status=404)
 
     def archive(self, channel: str) -> None:
         self.channels[channel].is_archived = True

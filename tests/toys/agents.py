@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from botsrt.core.errors import AgentUnavailable, TransientAgentError
+from botsrt.core.errors import AgentUnavailable, FileUnavailable, TransientAgentError
 from botsrt.core.ports import AgentReply, AgentRequest
 
 REQUESTS: list[AgentRequest] = []
@@ -85,6 +85,14 @@ async def dictates_much(request: AgentRequest) -> AsyncIterator[str]:
     for number in range(200):
         await asyncio.sleep(0.003)
         yield f"word{number} "
+
+
+async def reads(request: AgentRequest) -> str:
+    """Say what is in the file."""
+    try:
+        return f"{request.text}: {(await request.fetch(request.attachments[0])).decode()}"
+    except FileUnavailable as error:
+        return f"{request.text}: {error}"
 
 
 class Caller:
