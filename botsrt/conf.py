@@ -50,6 +50,8 @@ class RuntimeConfig:
     # Sending
     send_timeout_seconds: float = _option(25.0, "Longest call to a platform for one message.", least=0.1)
     max_restart_seconds: float = _option(60.0, "Longest wait before a failed adapter is started again.", least=0.01)
+    # Files
+    max_file_bytes: int = _option(10_000_000, "Largest file of a message that an agent is given.", least=1)
     # Journal and dead letter queue
     max_size: int = _option(50_000, "Journal entries kept; the oldest completed ones go first.", least=1)
     ttl_seconds: float = _option(2_592_000.0, "Age at which completed entries are removed (30 days).", least=1)
@@ -81,6 +83,12 @@ class RuntimeConfig:
     trouble_text: str = _option(
         "Sorry, something went wrong on our side. Your message is safe and will be answered.",
         "What a person is told once when their message fails.",
+        least=1,
+        most=1_000,
+    )
+    unfinished_text: str = _option(
+        "(This answer was not finished.)",
+        "Put in the place of an answer that was shown while it was written and can neither be finished nor removed.",
         least=1,
         most=1_000,
     )

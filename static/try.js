@@ -11,6 +11,7 @@
   const log = document.getElementById("log");
   const outgoing = document.getElementById("outgoing");
   const typing = document.getElementById("typing");
+  const preview = document.getElementById("preview");
   const connection = document.getElementById("connection");
   const { page, store, bot } = form.dataset;
 
@@ -56,6 +57,14 @@
   function newId() {
     const bytes = crypto.getRandomValues(new Uint8Array(16));
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
+  // -- what the bot is writing: no part of the conversation yet, so it is gone after a reload ----
+
+  function showPreview(words) {
+    if (!words) return preview.replaceChildren();
+    if (!preview.firstElementChild) preview.append(document.getElementById("writing").content.cloneNode(true));
+    preview.querySelector(".bubble-text").textContent = words;
   }
 
   // -- the conversation, as the server has it ----
@@ -180,7 +189,12 @@
     },
     message() {
       typing.textContent = "";
+      showPreview("");
       refresh();
+    },
+    preview({ text: words }) {
+      typing.textContent = "";
+      showPreview(words);
     },
     typing() {
       typing.textContent = `${bot} is writing…`;

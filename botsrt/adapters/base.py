@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from botsrt.core.errors import ConfigurationError
-from botsrt.core.messages import InboundMessage, OutboundMessage, Route, SendReceipt
+from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
 from botsrt.core.ports import BotConfig, Capabilities, Option, Probe, Sink, WebhookRequest, WebhookResponse
 
 
@@ -53,7 +53,16 @@ class BaseAdapter:
     async def send(self, message: OutboundMessage) -> SendReceipt:
         raise NotImplementedError
 
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        raise NotImplementedError
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        raise NotImplementedError
+
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
+        raise NotImplementedError
+
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
         raise NotImplementedError
 
     async def show_typing(self, route: Route) -> None:

@@ -16,7 +16,7 @@ from botsrt.core.keys import PLATFORM_NAME
 from botsrt.core.ports import Adapter
 
 #: Modules of ``botsrt.adapters`` that are no platform.
-_OTHERS = {"registry", "base"}
+_OTHERS = {"registry", "base", "downloads"}
 
 
 def platforms(packages: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ Duty: read events, pressed buttons and slash commands, send messages, find a mes
 key in its metadata.
 Guarantee: an envelope is acknowledged, and a webhook call answered with 200, only after the sink has returned. Slack
 delivers an event again that was not acknowledged; of a pressed button or a command it only tells the person.
-Not here: file downloads, modals and menus, and retries; the outbox alone decides about those.
+Not here: modals and menus, and retries; the outbox alone decides about those.
 
 How a Slack conversation becomes a session and a route:
 
@@ -51,13 +51,16 @@ from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from botsrt.adapters import downloads
 from botsrt.adapters.base import BaseAdapter
 from botsrt.core import chunking
 from botsrt.core.errors import (
     BotsError,
     ConfigurationError,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
+    MessageGone,
     MessageRefused,
     OutcomeUnknown,
     PlatformUnavailable,
@@ -86,6 +89,16 @@ logger = logging.getLogger(__name__)
 #: Longest text of one message. Slack takes 40,000 characters, but recommends 4,000 and folds what is longer.
 #: Source: chat.postMessage, "Truncating content".
 MAX_TEXT_CHARS = 4_000
+
+#: Longest text of an edited message, as it is written. Source: chat.update, ``msg_too_long``.
+MAX_EDITED_CHARS = 4_000
+
+#: Between two edits of previews: half of what a method of tier 3 may be called (50 a minute and workspace), so that
+#: there is room for answers. Source: "Rate limits".
+EDIT_SECONDS = 2.4
+
+#: Where files are, and where their addresses may lead.
+FILE_HOSTS = ("slack.com", "slack-files.com")
 
 #: Source: Block Kit reference, text object and button.
 MAX_SECTION_CHARS = 3_000
@@ -144,6 +157,8 @@ _GONE_ERRORS = frozenset(
         "messages_tab_disabled", "ekm_access_denied", "access_denied", "team_not_found", "team_access_not_granted",
     }
 )  # fmt: skip
+#: About the message that was to be edited. Source: chat.update.
+_EDIT_ERRORS = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 _RATE_ERRORS = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
 _UNAVAILABLE_ERRORS = frozenset({"service_unavailable", "request_timeout", "team_added_to_org", "org_login_required"})
 #: "It's possible some aspect of the operation succeeded before the error was raised." Source: chat.postMessage.
@@ -175,7 +190,15 @@ class Adapter(BaseAdapter):
 
     platform = "slack"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        max_text=MAX_TEXT_CHARS, can_reconcile=True, has_webhook=True, has_groups=True, has_buttons=True
+        max_text=MAX_TEXT_CHARS,
+        can_reconcile=True,
+        has_webhook=True,
+        has_groups=True,
+        has_buttons=True,
+        has_files=True,
+        can_edit=True,
+        group_edit_seconds=1.0,
+        bot_edit_seconds=EDIT_SECONDS,
     )
     settings: ClassVar[tuple[Option, ...]] = (
         Option(
@@ -522,11 +545,50 @@ class Adapter(BaseAdapter):
                 text=_escaped(message.text),
                 blocks=_blocks(message) if message.buttons else None,
                 thread_ts=_thread_of(message.route),
-                metadata={"event_type": METADATA_TYPE, "event_payload": {"key": message.idempotency_key}},
+                metadata=_metadata(message),
             )
         except Exception as error:  # the SDK also fails on answers that it does not expect
             raise _translated(error) from error
         return SendReceipt(platform_message_id=str(answer["ts"]))
+
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        if self._is_closed:
+            raise PlatformUnavailable("The adapter is closed.")
+        text = _escaped(message.text)
+        needs_blocks = bool(message.buttons) or len(text) > MAX_EDITED_CHARS
+        await self._ask(
+            self._client.chat_update(
+                channel=message.route.channel_id,
+                ts=message.edits,
+                text=text[:MAX_EDITED_CHARS],  # beside blocks it is what notifications show
+                blocks=_blocks(message) if needs_blocks else [],  # without any, earlier ones would stay
+                metadata=_metadata(message),
+            )
+        )
+        return SendReceipt(platform_message_id=message.edits)
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        if self._is_closed:
+            raise PlatformUnavailable("The adapter is closed.")
+        with suppress(MessageGone):
+            await self._ask(self._client.chat_delete(channel=route.channel_id, ts=platform_message_id))
+
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        if urlsplit(attachment.reference).scheme not in ("http", "https"):
+            raise FileUnavailable("Slack gives no address for files of other workspaces.")
+        content = await downloads.download(
+            attachment.reference,
+            server=self.setting("api_base_url"),
+            hosts=FILE_HOSTS,
+            headers={"Authorization": f"Bearer {self.config.credentials['bot_token']}"},
+            max_bytes=max_bytes,
+        )
+        if (
+            content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+            and "html" not in attachment.mime_type
+        ):
+            raise FileUnavailable("Slack gives a page instead of the file: the app lacks the scope files:read.")
+        return content
 
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         oldest = message.route.reply_to or f"{time.time() - RECONCILE_WINDOW.total_seconds():.6f}"
@@ -559,7 +621,7 @@ class Adapter(BaseAdapter):
 
     @staticmethod
     async def _ask(call: Awaitable[AsyncSlackResponse]) -> AsyncSlackResponse:
-        """The answer to a call that changes nothing, so that a cut is no more than no answer."""
+        """The answer to a call that may be repeated, so that a cut is no more than no answer."""
         try:
             return await call
         except Exception as error:  # as in send
@@ -771,7 +833,12 @@ def _blocks(message: OutboundMessage) -> list[dict[str, Any]]:
     texts = [{"type": "mrkdwn", "text": _escaped(part), "verbatim": True} for part in parts]
     sections: list[dict[str, Any]] = [{"type": "section", "text": text} for text in texts]
     buttons = [_button(button, action_id=f"button-{number}") for number, button in enumerate(message.buttons, 1)]
-    return [*sections, {"type": "actions", "elements": buttons}]
+    return [*sections, {"type": "actions", "elements": buttons}] if buttons else sections
+
+
+def _metadata(message: OutboundMessage) -> dict[str, Any]:
+    """What ``reconcile`` knows a message by."""
+    return {"event_type": METADATA_TYPE, "event_payload": {"key": message.idempotency_key}}
 
 
 def _button(button: Button, *, action_id: str) -> dict[str, Any]:
@@ -839,6 +906,8 @@ def _refusal(error: SlackApiError) -> BotsError:
         return CredentialError(f"{said}; needed: {one_line(str(needed))}" if needed else said)
     if code in _GONE_ERRORS or code.startswith("restricted_action"):
         return TargetGone(said)
+    if code in _EDIT_ERRORS:
+        return MessageGone(said)
     if code in _UNKNOWN_ERRORS:
         return OutcomeUnknown(said)
     if code in _UNAVAILABLE_ERRORS or status >= 500:

@@ -9,7 +9,7 @@ an ``@`` comes; while Telegram does not tell, such a message counts as not addre
 a minute later.
 
 Not read: what other bots, anonymous administrators and channels write, and everything that has neither text nor a
-file (joins, pins, polls, dice). Files are referred to, never fetched.
+file (joins, pins, polls, dice). Files are referred to, and fetched when an agent asks for one.
 
 Source: https://core.telegram.org/bots/api
 """
@@ -24,14 +24,17 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 import httpx
 from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, ReplyParameters, error
 from telegram.constants import ChatAction
 from telegram.request import HTTPXRequest
 
+from botsrt.adapters import downloads
 from botsrt.adapters.base import BaseAdapter
 from botsrt.core import backoff, commands, redact
 from botsrt.core.errors import (
@@ -40,7 +43,9 @@ from botsrt.core.errors import (
     ConfigurationError,
     Conflict,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
+    MessageGone,
     MessageRefused,
     OutcomeUnknown,
     PlatformUnavailable,
@@ -120,6 +125,13 @@ _TARGET_PROBLEMS = (
     "topic_deleted",
 )
 
+#: Parts of descriptions that speak of the message that was to be edited.
+_EDIT_PROBLEMS = ("message to edit not found", "message can't be edited", "message_id_invalid")
+
+#: What Telegram says of an edit that changes nothing, and of the removal of what is gone.
+_UNCHANGED = "message is not modified"
+_REMOVED = "message to delete not found"
+
 #: Fields of a message that are a file, and what we call them. An animation comes as a document as well.
 _FILE_KINDS = ("animation", "document", "voice", "audio", "video", "video_note", "sticker")
 
@@ -143,8 +155,16 @@ Answer = TypeVar("Answer")
 class Adapter(BaseAdapter):
     platform = "telegram"
     capabilities = Capabilities(
-        max_text=4096, text_unit="utf16", has_typing=True, has_webhook=True, has_groups=True, has_buttons=True
-    )  # Source: sendMessage
+        max_text=4096,
+        text_unit="utf16",
+        has_typing=True,
+        has_webhook=True,
+        has_groups=True,
+        has_buttons=True,
+        has_files=True,
+        can_edit=True,
+        bot_edit_seconds=0.05,
+    )  # Source: sendMessage; Bots FAQ, limits: a message a second in a chat, 20 a minute in a group, 30 a second in all
     settings: ClassVar[tuple[Option, ...]] = (
         Option(
             name="mode",
@@ -550,6 +570,55 @@ class Adapter(BaseAdapter):
             raise _translated(failure) from failure
         return SendReceipt(platform_message_id=str(sent.message_id))
 
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        chat_id, message_id = _parsed(message.route.channel_id), _parsed(message.edits)
+        if chat_id is None or message_id is None:
+            raise MessageGone
+        await self._change(
+            self._bot().edit_message_text(
+                message.text, chat_id=chat_id, message_id=message_id, reply_markup=_keyboard(message.buttons)
+            ),
+            done_if=_UNCHANGED,
+        )
+        return SendReceipt(platform_message_id=message.edits)
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        chat_id, message_id = _parsed(route.channel_id), _parsed(platform_message_id)
+        if chat_id is not None and message_id is not None:
+            with suppress(MessageGone):
+                await self._change(self._bot().delete_message(chat_id, message_id), done_if=_REMOVED)
+
+    async def _change(self, call: Awaitable[object], *, done_if: str) -> None:
+        """Make a call that may be repeated, about a message of the bot; ``done_if`` is the refusal of what is done."""
+        try:
+            await call
+        except BotsError:
+            raise
+        except Exception as failure:
+            ours, said = _translated(failure), _said(failure).lower()
+            if isinstance(ours, MessageRefused) and done_if in said:
+                return
+            if isinstance(ours, MessageRefused) and any(problem in said for problem in _EDIT_PROBLEMS):
+                raise MessageGone(str(ours)) from failure
+            raise (PlatformUnavailable(str(ours)) if isinstance(ours, OutcomeUnknown) else ours) from failure
+
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        if attachment.kind == "location":
+            raise FileUnavailable("A place is no file.")
+        try:
+            info = await self._bot().raw_file(attachment.reference)
+        except error.BadRequest as refusal:
+            raise FileUnavailable(f"Telegram: {_said(refusal)}") from refusal
+        except Exception as failure:
+            raise _repeatable(failure) from failure
+        path = _string(info.get("file_path")) if isinstance(info, dict) else ""
+        if not path or path.startswith("/") or ".." in path.split("/"):  # of a local server: a path on its own disk
+            raise FileUnavailable("Telegram did not say where the file is.")
+        server = self.setting("api_base_url").rstrip("/")
+        return await downloads.download(
+            f"{server}/file/bot{self._token}/{quote(path)}", server=server, max_bytes=max_bytes
+        )
+
     async def show_typing(self, route: Route) -> None:
         chat_id, thread_id = _parsed(route.channel_id), _parsed(route.thread_id)
         if chat_id is None:
@@ -623,6 +692,10 @@ class _Api(Bot):
         return await self._post(
             "getUpdates", {"offset": offset, "timeout": POLL_SECONDS, "allowed_updates": list(UPDATE_KINDS)}
         )
+
+    async def raw_file(self, file_id: str) -> Any:
+        """Where a file is, below the address of files."""
+        return await self._post("getFile", {"file_id": file_id})
 
     async def close_connections(self) -> None:
         for request in self._requests:

@@ -3,6 +3,9 @@
 A callable gets the ``AgentRequest`` and returns a text, an ``AgentReply``, or None to say nothing. An object with
 ``achat`` or ``chat`` gets the text alone, and must answer. A class is made into an object once.
 
+An asynchronous generator yields its answer in pieces, which are shown as they come; any other callable may show what it
+has so far by ``request.show(text)``.
+
 A target that also has ``steer(turn_id, text)`` can take messages while it runs, of bots whose ``busy`` is steer; it
 returns whether it does.
 
@@ -15,6 +18,8 @@ Whatever the code raises comes out as an ``AgentError``; raise ``TransientAgentE
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from botsrt.agents import dotted, objects, threads
@@ -58,10 +63,24 @@ class Agent(BaseAgent):
         return bool(await taken if inspect.isawaitable(taken) else taken)
 
     async def _call(self, request: AgentRequest) -> Any:
+        if _is_generator(self._target):
+            return await _gathered(self._target(request), request)
         if _is_async(self._target):
             return await self._target(request)
         answer = await threads.run(lambda: self._target(request), gate=self._gate)
         return await answer if inspect.isawaitable(answer) else answer  # a wrapper around an async function
+
+
+async def _gathered(pieces: AsyncGenerator[str, None], request: AgentRequest) -> str:
+    """The answer of which a generator yields the pieces."""
+    text = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if not isinstance(piece, str):
+                raise AgentError(f"The agent yielded {type(piece).__name__}; it must yield str.")
+            text += piece
+            request.show(text)
+    return text
 
 
 def _reply(answer: object) -> AgentReply:
@@ -129,6 +148,10 @@ def _check_callable(found: Any, target: str) -> None:
 
 def _is_async(target: Any) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
+
+
+def _is_generator(target: Any) -> bool:
+    return inspect.isasyncgenfunction(target) or inspect.isasyncgenfunction(getattr(target, "__call__", None))  # noqa: B004
 
 
 def _count(text: str) -> int:

@@ -58,6 +58,10 @@ class UnreadableUpdate(BotsError):
     """The platform sent an update that the adapter cannot read."""
 
 
+class FileUnavailable(BotsError):
+    """A file that came with a message cannot be had: it is gone, too large, or elsewhere."""
+
+
 class ForgedRequest(BotsError):
     """A webhook request did not prove that it comes from the platform."""
 
@@ -95,6 +99,10 @@ class OutcomeUnknown(SendError):
 
 class TargetGone(SendError):
     """The chat cannot be written to: blocked, left, or deleted."""
+
+
+class MessageGone(SendError):
+    """The message that was to be edited is gone, or can no longer be edited."""
 
 
 class ChatMigrated(SendError):

@@ -166,12 +166,14 @@ class Button:
 class OutboundMessage:
     """One part of an outgoing message, as an adapter gets it. It fits the platform's limit already."""
 
-    outbox_id: int
+    outbox_id: int  # 0: a preview, which is no row of the outbox
     idempotency_key: str  # the same at every attempt; adapters pass it to platforms that can use it
     account: str
     route: Route
     text: str
     attempt: int  # 1 for the first call
+    edits: str = ""  # the platform's id of the message whose text this one replaces; empty: it is a new message
+    is_unfinished: bool = False  # a preview: more of its text is still being written
     buttons: tuple[Button, ...] = ()  # shown in one row, where ``capabilities.has_buttons``; elsewhere left out
 
 

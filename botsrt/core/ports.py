@@ -6,13 +6,13 @@ An adapter is one file ``botsrt/adapters/<platform>.py`` with a class ``Adapter`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from botsrt.core.context import SessionContext
-from botsrt.core.errors import UnreadableUpdate
+from botsrt.core.errors import FileUnavailable, UnreadableUpdate
 from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
 from botsrt.core.states import Role
 
@@ -31,6 +31,11 @@ class Capabilities:
     has_groups: bool = False
     has_buttons: bool = False  # shows ``OutboundMessage.buttons``, and sends a press as an event of kind ``callback``
     max_concurrent_sends: int = 8  # calls at a time for one bot
+    has_files: bool = False  # what comes with messages can be fetched
+    can_edit: bool = False  # its own messages, and delete them: answers are shown while they are written
+    edit_seconds: float = 1.0  # between two edits of a preview in a direct chat
+    group_edit_seconds: float = 3.0  # the same in a group
+    bot_edit_seconds: float = 0.0  # between any two edits of previews of one bot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +138,31 @@ class Adapter(Protocol):
     async def send(self, message: OutboundMessage) -> SendReceipt:
         """Send one part. Raises one of the ``SendError`` family or ``CredentialError``; never anything else."""
 
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        """Give the message ``message.edits`` another text. Done twice it is as done once, so a cut call is repeated.
+
+        Called only where ``capabilities.can_edit``. Raises ``MessageGone`` where that message cannot be edited (any
+        more), ``PlatformUnavailable`` where it is not known whether it was, and else like ``send``.
+        """
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        """Remove a message of the bot; one that is gone is fine.
+
+        Called only where ``capabilities.can_edit``. Raises ``MessageRefused`` where it can no longer be removed, and
+        else like ``edit``.
+        """
+
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         """Whether a message of unknown outcome arrived: its receipt, or None for certainly not.
 
         Called only where ``capabilities.can_reconcile``. Raises ``PlatformUnavailable`` when it cannot be told now.
+        """
+
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        """The content of a file, from the platform's own hosts alone. Works on an object that was never started.
+
+        Called only where ``capabilities.has_files``. Raises ``FileUnavailable`` where it cannot be had,
+        ``PlatformUnavailable`` or ``RateLimited`` where it may be later, ``CredentialError``.
         """
 
     async def show_typing(self, route: Route) -> None:
@@ -182,9 +208,23 @@ class HistoryItem:
     platform: str = ""
 
 
+def unseen(text: str) -> None:
+    """Show a text to nobody."""
+
+
+async def no_files(attachment: Attachment) -> bytes:
+    """Fetch nothing."""
+    raise FileUnavailable("Files cannot be fetched here.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRequest:
-    """What an agent gets: everything, as arguments. It holds no state of its own between runs."""
+    """What an agent gets: everything, as arguments. It holds no state of its own between runs.
+
+    ``show`` shows the person the answer so far, whole each time, while it is written; it may be called on any thread,
+    as often as one likes. What is kept is the ``AgentReply`` alone. ``fetch`` gives the content of an attachment; it
+    raises ``FileUnavailable``, or ``TransientAgentError`` where it may be had later.
+    """
 
     text: str  # all messages of the turn, in order; in groups each line says who wrote it
     history: tuple[HistoryItem, ...]
@@ -194,6 +234,13 @@ class AgentRequest:
     turn_id: str  # unique for this run: an idempotency key for tools that act on the outside world
     entry_ids: tuple[int, ...]  # the journal entries answered here: the same at every attempt
     attempt: int  # 1 for the first run over these entries
+    show: Callable[[str], None] = field(default=unseen, compare=False, repr=False)
+    fetch: Callable[[Attachment], Awaitable[bytes]] = field(default=no_files, compare=False, repr=False)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody sees what is shown; if not, an agent need not ask its model to stream."""
+        return self.show is not unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from botsrt.models.identity import Contact, IdentityLink, Person, PersonMerge
 from botsrt.models.journal import JournalEntry
 from botsrt.models.outbox import OutboxMessage
 from botsrt.models.pairing import Pairing, WrongCodes
+from botsrt.models.previews import Preview
 from botsrt.models.sessions import BotSession, HistoryMessage
 from botsrt.models.turns import Turn
 from botsrt.models.workers import Worker
@@ -29,6 +30,7 @@ __all__ = [
     "Pairing",
     "Person",
     "PersonMerge",
+    "Preview",
     "Turn",
     "Worker",
     "WrongCodes",

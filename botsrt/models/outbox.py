@@ -37,6 +37,7 @@ class OutboxMessage(models.Model):
     )  # whose code it shows
 
     state = state_field(OutboxState, default=OutboxState.PENDING)
+    edits = id_field(blank=True, default="")  # id at the platform of the preview that it replaces
     is_resend = models.BooleanField(default=False)  # an earlier sending may have arrived: the text is labelled
     attempts = models.PositiveIntegerField(default=0)  # calls to the platform that failed
     next_attempt_at = models.DateTimeField()

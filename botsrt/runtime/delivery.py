@@ -18,6 +18,7 @@ from botsrt.core.errors import (
     BotsError,
     ChatMigrated,
     CredentialError,
+    MessageGone,
     MessageRefused,
     OutcomeUnknown,
     PlatformUnavailable,
@@ -162,6 +163,8 @@ class Delivery:
             await self._wait(claim, str(error), after=None, is_attempt=True)
         except ChatMigrated as error:
             await self._store(outbox.mark_migrated, **row, new_channel_id=error.new_channel_id, now=timezone.now())
+        except MessageGone as error:
+            await self._store(outbox.send_anew, **row, error=str(error), now=timezone.now())
         except TargetGone as error:
             await self._store(outbox.mark_gone, **row, error=str(error))
         except MessageRefused as error:

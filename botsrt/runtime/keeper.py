@@ -16,7 +16,7 @@ from botsrt.adapters import registry
 from botsrt.conf import RuntimeConfig
 from botsrt.core import backoff
 from botsrt.core.errors import BotsError, ConfigurationError, CredentialError, InvalidInput, PlatformUnavailable
-from botsrt.core.messages import OutboundMessage, Route, SendReceipt
+from botsrt.core.messages import Attachment, OutboundMessage, Route, SendReceipt
 from botsrt.core.ports import Adapter, BotConfig, Capabilities
 from botsrt.core.states import AdapterStatus
 from botsrt.runtime.db import Database
@@ -85,11 +85,21 @@ class Keeper:
             self._changed.set()
 
     async def send(self, message: OutboundMessage) -> SendReceipt:
-        """Send through the adapter; raises as ``Adapter.send`` does."""
+        """Send or edit through the adapter; raises as ``Adapter.send`` and ``Adapter.edit`` do."""
         async with self._use() as adapter:
-            receipt = await adapter.send(message)
+            receipt = await (adapter.edit(message) if message.edits else adapter.send(message))
             self._outbound_at = timezone.now()
             return receipt
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        """Remove a message of the bot; raises as ``Adapter.delete`` does."""
+        async with self._use() as adapter:
+            await adapter.delete(route, platform_message_id)
+
+    async def fetch(self, attachment: Attachment, *, max_bytes: int) -> bytes:
+        """The content of a file; raises as ``Adapter.fetch`` does."""
+        async with self._use() as adapter:
+            return await adapter.fetch(attachment, max_bytes=max_bytes)
 
     async def reconcile(self, message: OutboundMessage) -> SendReceipt | None:
         """Ask the platform whether it has ``message``; raises as ``Adapter.reconcile`` does."""

@@ -12,7 +12,7 @@ from botsrt.agents import registry as agent_registry
 from botsrt.core.chunking import chunk, length
 from botsrt.core.errors import BotsError, CredentialError, PlatformUnavailable, StorageUnavailable, UnreadableUpdate
 from botsrt.core.messages import InboundMessage
-from botsrt.core.ports import AgentConfig, BotConfig, Option, Probe
+from botsrt.core.ports import Adapter, AgentConfig, BotConfig, Option, Probe
 from botsrt.services import bots
 from botsrt.services.bots import Shape
 
@@ -86,12 +86,21 @@ def check(config: BotConfig) -> None:
     Raises:
         ConfigurationError: its settings cannot work.
     """
-    registry.adapter_class(config.platform, conf.load().adapter_packages)(config, _NoSink())
+    idle_adapter(config)
+
+
+def idle_adapter(config: BotConfig) -> Adapter:
+    """An adapter that takes no messages, and is not started; close it.
+
+    Raises:
+        ConfigurationError: its settings cannot work.
+    """
+    return registry.adapter_class(config.platform, conf.load().adapter_packages)(config, _NoSink())
 
 
 async def probe(config: BotConfig) -> Probe:
     """Ask the platform who the bot is; raises as ``Adapter.probe`` does."""
-    adapter = registry.adapter_class(config.platform, conf.load().adapter_packages)(config, _NoSink())
+    adapter = idle_adapter(config)
     try:
         return await adapter.probe()
     finally:

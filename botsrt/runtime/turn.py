@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,13 +25,15 @@ from botsrt.core.errors import (
     StorageUnavailable,
     TransientAgentError,
 )
-from botsrt.core.messages import as_line
-from botsrt.core.ports import AgentReply, AgentRequest
+from botsrt.core.messages import Attachment, as_line
+from botsrt.core.ports import AgentReply, AgentRequest, no_files, unseen
 from botsrt.core.states import Standing
 from botsrt.core.text import one_line
 from botsrt.runtime import platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
+from botsrt.runtime.files import Files
+from botsrt.runtime.previews import Previews
 from botsrt.runtime.steering import Steering
 from botsrt.services import entrance, reception, turns
 from botsrt.services.bots import BotView
@@ -54,6 +57,8 @@ async def run(
     steering: Steering,
     config: RuntimeConfig,
     show_typing: ShowTyping,
+    previews: Previews,
+    files: Files,
 ) -> None:
     """Run one claimed turn to its end. Cancelled, it hands its entries back."""
     try:
@@ -81,6 +86,8 @@ async def run(
             steering=steering,
             config=config,
             show_typing=show_typing,
+            previews=previews,
+            files=files,
         )
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(turn, database, after=timedelta()))
@@ -149,16 +156,20 @@ async def _answer(
     steering: Steering,
     config: RuntimeConfig,
     show_typing: ShowTyping,
+    previews: Previews,
+    files: Files,
 ) -> None:
     """Let the agent answer ``entries``, and end the turn as it went."""
-    request = make_request(turn, entries, materials)
+    preview = previews.of(turn, bot)
+    request = make_request(turn, entries, materials, show=preview.show if preview else unseen, fetch=files.of(turn))
     typing = asyncio.create_task(_typing(show_typing, turn))
     try:
-        with steering.open(turn, bot) as joined:
-            reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
+        async with preview or nullcontext():
+            with steering.open(turn, bot) as joined:
+                reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
     except AgentUnavailable as error:
         logger.warning("agent %s cannot run now: %s", bot.agent.name, error)
-        await _give_back(turn, database, after=_UNAVAILABLE_WAIT)
+        await _give_back(turn, database, after=_UNAVAILABLE_WAIT, reason=Failure.of(error))
         return
     except _RunFailed as failed:
         await _fail(turn, failed.failure, database=database, config=config)
@@ -175,12 +186,25 @@ async def _answer(
         usage=reply.usage,
         metadata=reply.metadata,
         begins_anew=materials.begins_anew,
+        preview_id=preview.id if preview else None,
     )
     await _finish(turn, result, database=database, config=config)
 
 
-def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: Materials) -> AgentRequest:
-    """What the agent gets: the newest revision of each message, in order."""
+def make_request(
+    turn: ClaimedTurn,
+    entries: Sequence[ClaimedEntry],
+    materials: Materials,
+    *,
+    show: Callable[[str], None] = unseen,
+    fetch: Callable[[Attachment], Awaitable[bytes]] = no_files,
+) -> AgentRequest:
+    """What the agent gets: the newest revision of each message, in order.
+
+    Args:
+        show: is given what the agent says so far.
+        fetch: gives the content of an attachment.
+    """
     newest = {entry.message.message_id: entry for entry in entries}  # later revisions replace earlier ones
     messages = [entry.message for entry in newest.values()]
     last = messages[-1]
@@ -203,6 +227,8 @@ def make_request(turn: ClaimedTurn, entries: Sequence[ClaimedEntry], materials: 
         turn_id=str(turn.id),
         entry_ids=tuple(entry.id for entry in entries),
         attempt=turn.attempt,
+        show=show,
+        fetch=fetch,
     )
 
 
@@ -266,7 +292,8 @@ async def dry_run(entry_id: int) -> AgentReply:
         materials = await _materials(turn, database=bridge, config=config)
         if materials.bot is None:
             raise NotFound(f"There is no bot {turn.account} any more.")
-        request = make_request(turn, turn.entries, materials)
+        files = Files(database=bridge, config=config, keepers={})
+        request = make_request(turn, turn.entries, materials, fetch=files.of(turn))
         return await _run_agent(agents, materials.bot, request, timeout_seconds=config.run_timeout_seconds)
     except _RunFailed as failed:
         raise AgentError(f"{failed.failure.error_class}: {failed.failure.error_text}") from failed.__cause__
@@ -300,9 +327,9 @@ async def _fail(turn: ClaimedTurn, failure: Failure, *, database: Database, conf
     )
 
 
-async def _give_back(turn: ClaimedTurn, database: Database, *, after: timedelta) -> None:
+async def _give_back(turn: ClaimedTurn, database: Database, *, after: timedelta, reason: Failure | None = None) -> None:
     now = timezone.now()
-    await _commit(database, turns.release, turn_id=turn.id, available_at=now + after, now=now)
+    await _commit(database, turns.release, turn_id=turn.id, available_at=now + after, reason=reason, now=now)
 
 
 async def _commit(database: Database, service: Callable[..., bool], **arguments: Any) -> bool:

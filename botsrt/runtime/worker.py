@@ -22,8 +22,10 @@ from botsrt.runtime import consumers, turn
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.runtime.delivery import Delivery
+from botsrt.runtime.files import Files
 from botsrt.runtime.heartbeat import Heartbeat
 from botsrt.runtime.newsroom import Newsroom
+from botsrt.runtime.previews import Previews
 from botsrt.runtime.pump import Pump
 from botsrt.runtime.steering import Steering
 from botsrt.runtime.supervisor import Supervisor
@@ -63,6 +65,8 @@ class Worker:
             worker_id=self.id, database=database, config=config, accounts=accounts, run_turn=self._run_turn
         )
         self._delivery = Delivery(worker_id=self.id, database=database, config=config, supervisor=self._supervisor)
+        self._previews = Previews(database=database, config=config, supervisor=self._supervisor)
+        self._files = Files(database=database, config=config, keepers=self._supervisor.keepers)
         self._heartbeat = Heartbeat(
             worker_id=self.id,
             database=database,
@@ -98,6 +102,7 @@ class Worker:
             "heartbeat": self._heartbeat.run(),
             "pump": self._pump.run(),
             "delivery": self._delivery.run(),
+            "previews": self._previews.run(),
         }
         self._tasks = {name: asyncio.create_task(loop, name=name) for name, loop in loops.items()}
 
@@ -112,6 +117,7 @@ class Worker:
         """Drain and release everything."""
         await self._pump.drain(self._config.drain_seconds)
         await self._delivery.drain()
+        await self._remove_unfinished()
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -135,7 +141,16 @@ class Worker:
             steering=self._steering,
             config=self._config,
             show_typing=self._show_typing,
+            previews=self._previews,
+            files=self._files,
         )
+
+    async def _remove_unfinished(self) -> None:
+        """Take what was half shown out of the chats; what cannot be removed now the next worker removes."""
+        try:
+            await self._previews.sweep()
+        except StorageUnavailable as error:
+            logger.warning("unfinished answers stay in their chats for now: %s", error)
 
     async def _show_typing(self, claimed: ClaimedTurn) -> None:
         """Keep the indicator up until cancelled, if this worker runs the bot."""

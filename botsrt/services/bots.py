@@ -64,6 +64,12 @@ COMMON_SETTINGS = (
         max_number=60_000,
     ),
     Option(
+        name="streaming",
+        help="Whether answers are shown while they are written, where the platform can.",
+        default="on",
+        choices=("on", "off"),
+    ),
+    Option(
         name="unknown_sends",
         help="What happens to a message whose sending was cut.",
         default=UnknownSendPolicy.RESEND,
@@ -101,6 +107,7 @@ class BotView:
     unknown_sends: UnknownSendPolicy
     resets: resets.Policy
     busy: BusyMode
+    is_streaming: bool  # answers are shown while they are written, where the platform can
     agent: AgentConfig
 
 
@@ -392,6 +399,7 @@ def _view(bot: Bot) -> BotView:
         unknown_sends=UnknownSendPolicy(setting(bot.settings, "unknown_sends")),
         busy=BusyMode(setting(bot.settings, "busy")),
         resets=resets.policy(bot.settings),
+        is_streaming=setting(bot.settings, "streaming") == "on",
         agent=AgentConfig(
             name=bot.agent.name,
             kind=bot.agent.kind,

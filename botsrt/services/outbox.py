@@ -99,6 +99,7 @@ def _as_claimed(row: OutboxMessage) -> ClaimedSend:
             route=Route(channel_id=row.channel_id, thread_id=row.thread_id, reply_to=row.reply_to),
             text=codes.written_in(row.text, row.pairing) if row.pairing else row.text,
             attempt=row.attempts + 1,
+            edits=row.edits,
             buttons=tuple(Button(**button) for button in row.buttons),
         ),
         platform=row.platform,
@@ -158,10 +159,19 @@ def wait(
 
 
 def mark_unknown(*, outbox_id: int, worker_id: str, error: str, now: datetime) -> bool:
-    """The call was cut: nobody here knows whether it arrived."""
+    """The call was cut: nobody here knows whether it arrived. An edit is simply made again: twice is as once."""
     with transaction.atomic():
         nudge.outbox()
+        if _under_way(outbox_id, worker_id).exclude(edits="").exists():
+            return wait(outbox_id=outbox_id, worker_id=worker_id, error=error, until=None, is_attempt=True, now=now)
         return _leave(outbox_id, worker_id, state=OutboxState.UNKNOWN, error=error, next_attempt_at=now)
+
+
+def send_anew(*, outbox_id: int, worker_id: str, error: str, now: datetime) -> bool:
+    """The message that it was to replace is gone: it goes out as a message of its own."""
+    with transaction.atomic():
+        nudge.outbox()
+        return _leave(outbox_id, worker_id, state=OutboxState.PENDING, error=error, edits="", next_attempt_at=now)
 
 
 def mark_dead(*, outbox_id: int, worker_id: str, error: str) -> bool:
@@ -212,9 +222,13 @@ def renew(*, worker_id: str, outbox_ids: Collection[int], lease: timedelta, now:
 
 
 def expire_sending(*, now: datetime) -> int:
-    """Rows whose worker fell silent in the call become unknown. Returns how many."""
+    """Rows whose worker fell silent in the call become unknown; edits are made again. Returns how many."""
     with transaction.atomic():
-        count = OutboxMessage.objects.filter(state=OutboxState.SENDING, lease_expires_at__lte=now).update(
+        expired = OutboxMessage.objects.filter(state=OutboxState.SENDING, lease_expires_at__lte=now)
+        count = expired.exclude(edits="").update(
+            state=OutboxState.PENDING, lease_expires_at=None, next_attempt_at=now, error="The process died in an edit."
+        )
+        count += expired.filter(edits="").update(
             state=OutboxState.UNKNOWN,
             lease_expires_at=None,
             next_attempt_at=now,

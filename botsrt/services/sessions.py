@@ -18,7 +18,7 @@ from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import HistoryItem
 from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope
 from botsrt.core.text import one_line
-from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage
+from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage, Preview
 from botsrt.services import identity, lanes
 
 #: After everything that the turn itself wrote.
@@ -84,9 +84,11 @@ def chat_migrated(*, account: str, old_channel_id: str, new_channel_id: str) -> 
         )
         moving = BotSession.objects.filter(account=account, channel_id=old_channel_id).exclude(thread_id__in=taken)
         moving.update(channel_id=new_channel_id)
+        # Messages stay behind, and their ids mean others in the new chat.
         OutboxMessage.objects.filter(account=account, channel_id=old_channel_id, sent_at=None).update(
-            channel_id=new_channel_id
+            channel_id=new_channel_id, edits=""
         )
+        Preview.objects.filter(account=account, channel_id=old_channel_id).delete()
 
 
 class _Part(NamedTuple):

@@ -38,7 +38,7 @@ from botsrt.core.states import (
     UnknownUserPolicy,
 )
 from botsrt.core.text import one_line, storable
-from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Pairing, Turn
+from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Pairing, Preview, Turn
 from botsrt.models.turns import new_turn_id
 from botsrt.services import bots, dlq, identity, news, notices, nudge, pairing, sessions
 from botsrt.services.bots import BotView
@@ -101,6 +101,7 @@ class Result:
     kind: HistoryKind = HistoryKind.CHAT
     request: Pairing | None = None  # whose code is written into the reply when it leaves
     begins_anew: str = ""  # why the conversation began anew with this turn, for the history; empty: it did not
+    preview_id: int | None = None  # the message in the chat that showed the reply while it was written
 
 
 # -- claim ----
@@ -445,9 +446,10 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
         HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
         BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
     if result.parts:
-        OutboxMessage.objects.bulk_create(
-            _outbox_rows(turn, result, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
-        )
+        rows = _outbox_rows(turn, result, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
+        if result.preview_id is not None and not is_held:
+            _take_the_place_of(result.preview_id, turn, rows[0])
+        OutboxMessage.objects.bulk_create(rows)
         nudge.outbox()
         news.changed("outbox")
     news.changed("journal", turn.entry_ids)
@@ -583,6 +585,14 @@ def _outbox_rows(turn: ClaimedTurn, result: Result, *, state: OutboxState, now: 
     ]
 
 
+def _take_the_place_of(preview_id: int, turn: ClaimedTurn, row: OutboxMessage) -> None:
+    """Let ``row`` replace the preview. Where nobody knows whether that stands in the chat, it is labelled."""
+    preview = Preview.objects.filter(pk=preview_id, turn=turn.id, is_leaving=False).first()
+    if preview is not None:
+        row.edits, row.is_resend = preview.platform_message_id, not preview.platform_message_id
+        preview.delete()
+
+
 # -- the other ends ----
 
 
@@ -667,14 +677,18 @@ def _why_anew(turn: ClaimedTurn, bot: BotView) -> str:
     return resets.why(bot.resets, last_at=last_at, now=came_at) if last_at is not None else ""
 
 
-def release(*, turn_id: uuid.UUID, available_at: datetime, now: datetime) -> bool:
+def release(*, turn_id: uuid.UUID, available_at: datetime, reason: Failure | None = None, now: datetime) -> bool:
     """Hand a running turn back without using up an attempt: drain, a stopped bot, an agent that cannot run now.
+
+    Args:
+        reason: what the agent said, for staff.
 
     Returns:
         False when the turn is no longer running.
     """
     with transaction.atomic():
-        if not _end(turn_id, TurnState.CANCELLED, now=now):
+        said: dict[str, Any] = {"error_class": reason.error_class, "error_text": reason.error_text} if reason else {}
+        if not _end(turn_id, TurnState.CANCELLED, now=now, **said):
             return False
         JournalEntry.objects.filter(turn=turn_id, state=EntryState.CLAIMED).update(
             state=EntryState.PENDING, available_at=available_at

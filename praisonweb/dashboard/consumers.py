@@ -1,8 +1,9 @@
 """The websockets of the pages: "Try it", and what keeps lists fresh.
 
 "Try it" hears ``{"id", "text"}`` and says, each with a ``type``: ``received`` (stored; only now may the page say so),
-``message`` and ``typing`` of the bot, ``error`` with a code, words and the message's id where it has one. The page
-reads the conversation itself over HTTP: what is said here only tells it when. A page of lists is told ``changed``: ids.
+``message`` and ``typing`` of the bot, ``preview`` with what it has written so far (empty: nothing comes of it),
+``error`` with a code, words and the message's id where it has one. The page reads the conversation itself over HTTP:
+what is said here, but for the preview, only tells it when. A page of lists is told ``changed``: ids.
 The page of a conversation says ``{"type": "sign", "doing"}`` and hears of each ``colleague`` who does.
 """
 
@@ -80,6 +81,10 @@ class TryConsumer(AsyncWebsocketConsumer):
     async def chat_typing(self, event: dict[str, Any]) -> None:
         """The bot is about to say something."""
         await self._push({"type": "typing"})
+
+    async def chat_preview(self, event: dict[str, Any]) -> None:
+        """The bot has said so much by now."""
+        await self._push({**event, "type": "preview"})
 
     async def _push(self, event: Mapping[str, Any]) -> None:
         """Tell the page, if it still belongs to somebody who may know."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+from botsrt.core.context import get_session_context
 from botsrt.core.ports import AgentRequest
 
 
@@ -46,3 +48,15 @@ async def mended(request: AgentRequest) -> str:
         await asyncio.sleep(0.05)
     _answered += 1
     return f"{request.text}, at last"
+
+
+def who_writes() -> str:
+    """Say who writes."""
+    return get_session_context().user_id
+
+
+async def dictates(request: AgentRequest) -> AsyncIterator[str]:
+    """A word at a time, slowly."""
+    for word in f"You said: {request.text}, and that is all.".split(" "):
+        yield f"{word} "
+        await asyncio.sleep(0.4)

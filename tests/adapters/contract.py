@@ -2,10 +2,10 @@
 
 How to use it for a new platform: write a fake server in ``tests/fakes/``, describe it as a ``World``, and subclass
 ``AdapterContract`` (the adapter reads in ``run``) or ``WebhookContract`` (the platform calls us) with a fixture
-``world``; add ``ReconcileContract`` where the platform can be asked about a message, and ``ButtonsContract`` where
-messages have buttons. Recorded events lie as JSON
-files in ``tests/adapters/payloads/<platform>/``: ``ignored_*.json`` are none of our business, ``unreadable_*.json``
-should be messages but are broken, all others are messages.
+``world``; add ``ReconcileContract`` where the platform can be asked about a message, ``ButtonsContract`` where messages
+have buttons, and ``EditContract`` where the bot can change its own messages. Recorded events lie as JSON files in
+``tests/adapters/payloads/<platform>/``: ``ignored_*.json`` are none of our business, ``unreadable_*.json`` should be
+messages but are broken, all others are messages.
 
 Nothing here sleeps to wait: events, or ``until`` with a deadline.
 """
@@ -36,6 +36,7 @@ from botsrt.core.errors import (
     ConfigurationError,
     CredentialError,
     ForgedRequest,
+    MessageGone,
     MessageRefused,
     OutcomeUnknown,
     PlatformUnavailable,
@@ -289,6 +290,14 @@ class World(ABC):
     async def break_next_send(self, fault: SendFault) -> None:
         """Order a fault. UNREACHABLE and CREDENTIALS may last; the others hit one call."""
 
+    async def break_next_edit(self, fault: SendFault) -> None:
+        """As ``break_next_send``, for a call of ``edit``. Needed for ``EditContract`` alone, like ``remove``."""
+        raise NotImplementedError
+
+    async def remove(self, sent: Sent) -> None:
+        """Somebody removes a message of the bot."""
+        raise NotImplementedError
+
     @abstractmethod
     def sent(self) -> list[Sent]:
         """The bot's messages at the platform, oldest first."""
@@ -352,6 +361,7 @@ def outbound(
     account: str = "shop",
     number: int = 1,
     buttons: tuple[Button, ...] = (),
+    edits: str = "",
 ) -> OutboundMessage:
     return OutboundMessage(
         outbox_id=number,
@@ -360,6 +370,7 @@ def outbound(
         route=route,
         text=text,
         attempt=1,
+        edits=edits,
         buttons=buttons,
     )
 
@@ -851,6 +862,75 @@ class ReconcileContract:
 
 
 BUTTONS = (Button(label="Ship it ✅", data="order:17:yes"), Button(label="<Never> & done", data="ж" * 32))
+
+
+class EditContract:
+    """For adapters with ``capabilities.can_edit``."""
+
+    async def test_an_edited_message_has_another_text_and_its_old_place(
+        self, world: World, sink: RecordingSink
+    ) -> None:
+        for route in (world.direct, world.threaded):
+            adapter = world.adapter(sink)
+            receipt = await adapter.send(outbound(route, "Your parcel …"))
+            await adapter.send(outbound(route, "Something else.", number=2))
+            edited = await adapter.edit(
+                outbound(route, "Your parcel < 2 kg & arrives today.", number=3, edits=receipt.platform_message_id)
+            )
+            await adapter.close()
+            assert edited == receipt
+            first, second = [sent for sent in world.sent() if sent.channel_id == route.channel_id]
+            assert (first.text, second.text) == ("Your parcel < 2 kg & arrives today.", "Something else.")
+            assert first.message_id == receipt.platform_message_id
+
+    async def test_an_edit_may_be_made_twice(self, world: World, sink: RecordingSink) -> None:
+        adapter = world.adapter(sink)
+        receipt = await adapter.send(outbound(world.direct, "one"))
+        for _ in range(2):
+            await adapter.edit(outbound(world.direct, "two", edits=receipt.platform_message_id))
+        await adapter.close()
+        assert [sent.text for sent in world.sent()] == ["two"]
+
+    async def test_a_text_as_long_as_the_limit_can_be_put_in(self, world: World, sink: RecordingSink) -> None:
+        for letter in ("x", "&"):
+            adapter = world.adapter(sink)
+            receipt = await adapter.send(outbound(world.direct, "short"))
+            text = letter * adapter.capabilities.max_text
+            await adapter.edit(outbound(world.direct, text, edits=receipt.platform_message_id))
+            await adapter.close()
+            assert world.sent()[-1].text == text
+
+    async def test_a_message_that_is_gone_cannot_be_edited(self, world: World, sink: RecordingSink) -> None:
+        adapter = world.adapter(sink)
+        receipt = await adapter.send(outbound(world.direct, "one"))
+        await world.remove(world.sent()[0])
+        with pytest.raises(MessageGone):
+            await adapter.edit(outbound(world.direct, "two", edits=receipt.platform_message_id))
+        await adapter.delete(world.direct, receipt.platform_message_id)
+        await adapter.close()
+        assert world.sent() == []
+
+    async def test_a_deleted_message_is_gone(self, world: World, sink: RecordingSink) -> None:
+        adapter = world.adapter(sink)
+        receipt = await adapter.send(outbound(world.direct, "one"))
+        await adapter.send(outbound(world.direct, "two", number=2))
+        for _ in range(2):
+            await adapter.delete(world.direct, receipt.platform_message_id)
+        await adapter.close()
+        assert [sent.text for sent in world.sent()] == ["two"]
+
+    @pytest.mark.parametrize("fault", SendFault)
+    async def test_a_failed_edit_says_what_it_means(self, fault: SendFault, world: World, sink: RecordingSink) -> None:
+        """A cut is never an unknown outcome: an edit can simply be made again."""
+        adapter = world.adapter(sink)
+        receipt = await adapter.send(outbound(world.direct, "one"))
+        await world.break_next_edit(fault)
+        expected = PlatformUnavailable if fault in TAKEN_FAULTS else ERROR_OF_FAULT[fault]
+        with pytest.raises(expected) as caught:
+            await adapter.edit(outbound(world.direct, "two", edits=receipt.platform_message_id))
+        await adapter.close()
+        if isinstance(caught.value, RateLimited):
+            assert caught.value.retry_after == timedelta(seconds=RETRY_AFTER_SECONDS)
 
 
 class ButtonsContract:

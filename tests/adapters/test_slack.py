@@ -20,6 +20,7 @@ from botsrt.adapters.slack import Adapter
 from botsrt.core.errors import (
     ConfigurationError,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
     MessageRefused,
     OutcomeUnknown,
@@ -37,6 +38,7 @@ from tests.adapters.contract import (
     RETRY_AFTER_SECONDS,
     AdapterContract,
     ButtonsContract,
+    EditContract,
     ReconcileContract,
     RecordingSink,
     Said,
@@ -113,23 +115,33 @@ class SlackWorld(World):
         deliveries = self.server.deliveries_of(said.event or said.message_id)
         return bool(deliveries) and all(delivery.is_acked for delivery in deliveries)
 
+    async def remove(self, sent: Sent) -> None:
+        self.server.delete(sent.channel_id, sent.message_id)
+        self.server.find_sent(sent.channel_id, sent.message_id).is_deleted = True
+
     async def break_next_send(self, fault: SendFault) -> None:
+        await self._break_next("chat.postMessage", fault)
+
+    async def break_next_edit(self, fault: SendFault) -> None:
+        await self._break_next("chat.update", fault)
+
+    async def _break_next(self, method: str, fault: SendFault) -> None:
         match fault:
             case SendFault.RATE_LIMITED:
-                self.server.fail_next("429", retry_after=RETRY_AFTER_SECONDS)
+                self.server.fail_next("429", method=method, retry_after=RETRY_AFTER_SECONDS)
             case SendFault.TARGET_GONE:
-                self.server.fail_next("error", error="is_archived")
+                self.server.fail_next("error", method=method, error="is_archived")
             case SendFault.REFUSED:
-                self.server.fail_next("error", error="msg_too_long")
+                self.server.fail_next("error", method=method, error="msg_too_long")
             case SendFault.PLATFORM_FAILED:
                 body = json.dumps({"ok": False, "error": "service_unavailable"})
-                self.server.fail_next("status", status=503, body=body)
+                self.server.fail_next("status", method=method, status=503, body=body)
             case SendFault.UNREACHABLE:
                 await self.lose_network()
             case SendFault.CUT_AFTER:
-                self.server.fail_next("cut_after")
+                self.server.fail_next("cut_after", method=method)
             case SendFault.NO_ANSWER:
-                self.server.fail_next("hang", seconds=60.0)
+                self.server.fail_next("hang", method=method, seconds=60.0)
             case SendFault.CREDENTIALS:
                 self.server.set_token_error("token_revoked")
 
@@ -144,6 +156,7 @@ class SlackWorld(World):
                 buttons=tuple(Button(label=item["text"]["text"], data=item["value"]) for item in sent.buttons),
             )
             for sent in self.server.sent
+            if not sent.is_deleted
         ]
 
     async def lose_network(self) -> None:
@@ -208,7 +221,32 @@ def signed(
     )
 
 
-class TestSocketMode(AdapterContract, ButtonsContract, ReconcileContract):
+async def test_a_file_is_fetched_with_the_bots_token_and_no_other(server: SlackServer, sink: RecordingSink) -> None:
+    world = SlackWorld(server, mode="events")
+    file = server.add_file("cat.png", b"meow", mime_type="image/png")
+    attachment = slack._attachment(file)
+    adapter, stranger = (
+        world.adapter(sink),
+        world.adapter(sink, credentials={**world.config.credentials, "bot_token": "xoxb-0"}),
+    )
+    assert await adapter.fetch(attachment, max_bytes=4) == b"meow"
+    with pytest.raises(FileUnavailable, match="more than 3 bytes"):
+        await adapter.fetch(attachment, max_bytes=3)
+    with pytest.raises(FileUnavailable, match="files:read"):
+        await stranger.fetch(attachment, max_bytes=1_000)
+    for reference in (
+        "F0CONNECT1",
+        "https://evil.example/cat.png",
+        "https://files.slack.com@127.0.0.1/",
+        "file:///etc",
+    ):
+        with pytest.raises(FileUnavailable):
+            await adapter.fetch(replace(attachment, reference=reference), max_bytes=1_000)
+    await adapter.close()
+    await stranger.close()
+
+
+class TestSocketMode(AdapterContract, ButtonsContract, EditContract, ReconcileContract):
     offline_config = OFFLINE_CONFIG
     offline_class = Adapter
 
@@ -217,7 +255,7 @@ class TestSocketMode(AdapterContract, ButtonsContract, ReconcileContract):
         return socket_world
 
 
-class TestEventsApi(WebhookContract, ButtonsContract, ReconcileContract):
+class TestEventsApi(WebhookContract, ButtonsContract, EditContract, ReconcileContract):
     offline_config = OFFLINE_CONFIG
     offline_class = Adapter
 

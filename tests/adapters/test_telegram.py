@@ -22,6 +22,7 @@ from botsrt.core.errors import (
     ConfigurationError,
     Conflict,
     CredentialError,
+    FileUnavailable,
     ForgedRequest,
     MessageRefused,
     OutcomeUnknown,
@@ -29,7 +30,7 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import Button, InboundMessage, Route
+from botsrt.core.messages import Attachment, Button, InboundMessage, Route
 from botsrt.core.ports import BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 from tests.adapters import contract
@@ -38,6 +39,7 @@ from tests.adapters.contract import (
     RETRY_AFTER_SECONDS,
     AdapterContract,
     ButtonsContract,
+    EditContract,
     RecordingSink,
     Said,
     SendFault,
@@ -97,22 +99,32 @@ class TelegramWorld(World):
     def is_acknowledged(self, said: Said) -> bool:
         return self.server.bot.is_acknowledged(said.event)
 
+    async def remove(self, sent: Sent) -> None:
+        self.server.delete(int(sent.channel_id), int(sent.message_id))
+
     async def break_next_send(self, fault: SendFault) -> None:
+        await self._break_next("sendMessage", fault)
+
+    async def break_next_edit(self, fault: SendFault) -> None:
+        await self._break_next("editMessageText", fault)
+
+    async def _break_next(self, method: str, fault: SendFault) -> None:
         match fault:
             case SendFault.RATE_LIMITED:
-                self.server.fail_next("rate_limit", retry_after=RETRY_AFTER_SECONDS)
+                self.server.fail_next("rate_limit", method=method, retry_after=RETRY_AFTER_SECONDS)
             case SendFault.TARGET_GONE:
-                self.server.fail_next("blocked")
+                self.server.fail_next("blocked", method=method)
             case SendFault.REFUSED:
-                self.server.fail_next("error", status=400, description="Bad Request: message text is empty")
+                description = "Bad Request: message text is empty"
+                self.server.fail_next("error", method=method, status=400, description=description)
             case SendFault.PLATFORM_FAILED:
-                self.server.fail_next("error", status=500)
+                self.server.fail_next("error", method=method, status=500)
             case SendFault.UNREACHABLE:
                 await self.server.lose_network()
             case SendFault.CUT_AFTER:
-                self.server.fail_next("cut_after")
+                self.server.fail_next("cut_after", method=method)
             case SendFault.NO_ANSWER:
-                self.server.fail_next("hang_after", seconds=60)
+                self.server.fail_next("hang_after", method=method, seconds=60)
             case SendFault.CREDENTIALS:
                 self.server.revoke()
 
@@ -127,6 +139,7 @@ class TelegramWorld(World):
                 buttons=tuple(Button(label=item["text"], data=item["callback_data"]) for item in sent.buttons),
             )
             for sent in self.server.sent
+            if (sent.chat_id, sent.message_id) not in self.server.deleted
         ]
 
     async def lose_network(self) -> None:
@@ -181,7 +194,7 @@ def hook(update: object, *, secret: str | None = SECRET) -> WebhookRequest:
     return WebhookRequest(method="POST", headers=headers, query="", body=body)
 
 
-class TestPolling(AdapterContract, ButtonsContract):
+class TestPolling(AdapterContract, ButtonsContract, EditContract):
     offline_class = Adapter
     offline_config = CONFIG
 
@@ -190,7 +203,7 @@ class TestPolling(AdapterContract, ButtonsContract):
         return TelegramWorld(server)
 
 
-class TestWebhook(WebhookContract, ButtonsContract):
+class TestWebhook(WebhookContract, ButtonsContract, EditContract):
     offline_class = Adapter
     offline_config = replace(CONFIG, settings={"mode": "webhook", "webhook_url": "https://bots.example.org"})
 
@@ -464,7 +477,7 @@ async def test_a_button_below_a_message_that_is_out_of_reach_works(world: Telegr
     (message,) = sink.messages
     assert (message.kind, message.text, message.sender.user_id) == (EventKind.CALLBACK, BUTTONS[0].data, "502")
     assert message.route == Route(channel_id="-1001", reply_to=sent.message_id)
-    assert [(sent.text, sent.reply_to) for sent in world.sent()][1:] == [("Done.", "")]
+    assert [(sent.text, sent.reply_to) for sent in world.sent()] == [("Done.", "")]
 
 
 async def test_a_button_that_cannot_be_confirmed_does_no_harm(world: TelegramWorld, sink: RecordingSink) -> None:
@@ -703,6 +716,35 @@ async def test_typing_is_shown_in_the_thread_and_its_errors_do_not_matter(
     await adapter.close()
     await adapter.show_typing(world.direct)
     assert list(world.server.bot.typing) == [(FORUM["id"], 12)]
+
+
+async def test_a_file_is_fetched(world: TelegramWorld, sink: RecordingSink) -> None:
+    adapter = world.adapter(sink)
+    message = adapter.parse(world.server.bot.document(name="my invoice#1.pdf", content="%PDF-1.7"))
+    assert message is not None
+    (attachment,) = message.attachments
+    assert await adapter.fetch(attachment, max_bytes=8) == b"%PDF-1.7"
+    with pytest.raises(FileUnavailable, match="more than 7 bytes"):
+        await adapter.fetch(attachment, max_bytes=7)
+    with pytest.raises(FileUnavailable, match="Invalid file_id"):
+        await adapter.fetch(replace(attachment, reference="nobody's"), max_bytes=8)
+    with pytest.raises(FileUnavailable):
+        await adapter.fetch(Attachment(kind="location", reference="1.0,2.0"), max_bytes=8)
+    world.server.fail_next("error", method="getFile", status=500)
+    with pytest.raises(PlatformUnavailable):
+        await adapter.fetch(attachment, max_bytes=8)
+    await adapter.close()
+
+
+@pytest.mark.parametrize("path", ["/var/lib/bot/secret", "../../etc/passwd", "a/../../b", "", 5])
+async def test_a_path_that_leaves_the_files_is_not_followed(
+    world: TelegramWorld, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, path: object
+) -> None:
+    monkeypatch.setitem(world.server._methods, "getfile", lambda bot, params: {"file_id": "f", "file_path": path})
+    adapter = world.adapter(sink)
+    with pytest.raises(FileUnavailable, match="did not say where"):
+        await adapter.fetch(Attachment(kind="photo", reference="f"), max_bytes=8)
+    await adapter.close()
 
 
 async def test_two_bots_do_not_mix(world: TelegramWorld, sink: RecordingSink) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,22 @@ async def test_typing_is_pushed(adapter: Adapter, layer: InMemoryChannelLayer) -
     await layer.group_add(group_name("shop", "staff-1"), "page.1")
     await adapter.show_typing(ROUTE)
     assert await layer.receive("page.1") == {"type": "chat.typing"}
+
+
+async def test_what_is_being_written_is_pushed_and_is_no_message(adapter: Adapter, layer: InMemoryChannelLayer) -> None:
+    await layer.group_add(group_name("shop", "staff-1"), "page.1")
+    begun = replace(outbound(ROUTE, "Hi", number=0), is_unfinished=True)
+    receipt = await adapter.send(begun)
+    await adapter.edit(replace(begun, text="Hi th", edits=receipt.platform_message_id))
+    await adapter.delete(ROUTE, receipt.platform_message_id)
+    assert [await layer.receive("page.1") for _ in range(3)] == [
+        {"type": "chat.preview", "text": "Hi"},
+        {"type": "chat.preview", "text": "Hi th"},
+        {"type": "chat.preview", "text": ""},
+    ]
+    final = await adapter.edit(outbound(ROUTE, "Hi there", number=7, edits=receipt.platform_message_id))
+    assert final.platform_message_id == "7"
+    assert (await layer.receive("page.1"))["type"] == "chat.message"
 
 
 async def test_a_reply_counts_as_sent_when_no_page_is_open(adapter: Adapter, layer: InMemoryChannelLayer) -> None:

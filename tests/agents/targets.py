@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 from botsrt.core.context import get_session_context
@@ -40,6 +41,28 @@ def half_a_reply(request: AgentRequest) -> AgentReply:
 
 def streams(request: AgentRequest) -> Any:
     yield request.text
+
+
+async def dictates(request: AgentRequest) -> AsyncIterator[str]:
+    """Piece by piece."""
+    for word in ("Hello", ", ", request.text):
+        yield word
+
+
+async def dictates_a_number(request: AgentRequest) -> AsyncIterator[Any]:
+    yield "Hello "
+    yield NUMBER
+
+
+async def breaks_off(request: AgentRequest) -> AsyncIterator[str]:
+    yield "Hello "
+    raise LookupError(request.text)
+
+
+def shows(request: AgentRequest) -> str:
+    """In a thread."""
+    request.show("thinking")
+    return "done"
 
 
 def wrapped(request: AgentRequest) -> Any:

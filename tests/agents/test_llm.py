@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic_ai import RunContext
 
 from botsrt.agents.llm import Agent
 from botsrt.core.context import SessionContext, clear_session_context, get_session_context, set_session_context
-from botsrt.core.errors import AgentError, AgentUnavailable, ConfigurationError, TransientAgentError
+from botsrt.core.errors import (
+    AgentError,
+    AgentUnavailable,
+    ConfigurationError,
+    FileUnavailable,
+    TransientAgentError,
+)
 from botsrt.core.messages import Attachment
 from botsrt.core.ports import AgentConfig, AgentRequest
 from botsrt.core.tools import dangerous
@@ -110,6 +117,52 @@ async def test_files_are_named(server: OpenAIServer) -> None:
     assert server.requests[0]["messages"][-1]["content"] == "[photo: cat.jpg]\n[voice: unnamed]"
 
 
+PNG = b"\x89PNG\r\n\x1a\n" + b"." * 20
+
+
+async def test_a_model_that_can_see_is_given_pictures_and_nothing_that_only_claims_to_be_one(
+    server: OpenAIServer,
+) -> None:
+    contents = {"cat": PNG, "page": b"<html>", "sound": b"OggS"}
+    fetched: list[str] = []
+
+    async def fetch(attachment: Attachment) -> bytes:
+        fetched.append(attachment.reference)
+        if attachment.reference not in contents:
+            raise FileUnavailable
+        return contents[attachment.reference]
+
+    files = (
+        Attachment(kind="photo", reference="gone"),
+        Attachment(kind="document", reference="cat", name="cat.png", mime_type="image/png"),
+        Attachment(kind="photo", reference="page"),
+        Attachment(kind="voice", reference="sound", mime_type="audio/ogg"),
+    )
+    server.say("A cat.")
+    server.say("A cat?")
+    request = a_request("What is it?", attachments=files, fetch=fetch)
+    await agent(server, images="on").run(request)
+    await agent(server).run(request)
+    text, picture = server.requests[0]["messages"][-1]["content"]
+    named = "What is it?\n[photo: unnamed]\n[document: cat.png]\n[photo: unnamed]\n[voice: unnamed]"
+    assert text == {"type": "text", "text": named}
+    assert base64.b64decode(picture["image_url"]["url"].partition("base64,")[2]) == PNG
+    assert picture["image_url"]["url"].startswith("data:image/png;")
+    assert server.requests[1]["messages"][-1]["content"] == named
+    assert fetched == ["gone", "cat", "page"]
+
+
+async def test_a_picture_that_may_come_later_is_waited_for(server: OpenAIServer) -> None:
+    async def fetch(attachment: Attachment) -> bytes:
+        raise TransientAgentError("502", retry_after=timedelta(seconds=9))
+
+    photo = (Attachment(kind="photo", reference="cat"),)
+    with pytest.raises(TransientAgentError) as caught:
+        await agent(server, images="on").run(a_request(attachments=photo, fetch=fetch))
+    assert caught.value.retry_after == timedelta(seconds=9)
+    assert server.requests == []
+
+
 async def test_tools_are_called_with_the_context_and_the_turn(server: OpenAIServer) -> None:
     server.call("price_of", article="rye")
     server.call("order", article="rye")
@@ -141,6 +194,94 @@ async def test_it_cannot_go_on_for_ever(server: OpenAIServer) -> None:
     with pytest.raises(AgentError, match="request_limit of 3"):
         await agent(server, tools=f"{__name__}:price_of", max_requests="3").run(a_request())
     assert len(server.requests) == 3
+
+
+# -- while somebody watches ----
+
+
+async def test_it_shows_what_it_says_as_it_says_it(server: OpenAIServer) -> None:
+    server.say("Good morning, dear Ann!")
+    shown: list[str] = []
+    reply = await agent(server).run(a_request("Hi", show=shown.append))
+    assert reply.text == "Good morning, dear Ann!"
+    assert shown == ["Good ", "Good morning, ", "Good morning, dear ", "Good morning, dear Ann!"]
+    assert server.requests[0]["stream"] is True
+
+
+async def test_nothing_is_streamed_where_nobody_watches(server: OpenAIServer) -> None:
+    await agent(server).run(a_request())
+    assert not server.requests[0].get("stream")
+
+
+async def test_what_a_stream_cost_is_counted(server: OpenAIServer) -> None:
+    server.call("price_of", article="rye")
+    server.say("Three euros.")
+    reply = await agent(server, tools=f"{__name__}:price_of").run(a_request(show=lambda text: None))
+    usage = reply.usage
+    assert (usage["requests"], usage["tool_calls"], usage["input_tokens"], usage["output_tokens"]) == (2, 1, 22, 14)
+    assert usage["model"] == "gpt-4.1-mini"
+
+
+async def test_tools_are_called_in_the_middle_of_a_stream(server: OpenAIServer) -> None:
+    server.call("price_of", article="rye")
+    server.call("order", article="rye")
+    server.say("It is ordered.")
+    shown: list[str] = []
+    helper = agent(server, tools=f"{__name__}:price_of, {__name__}:order")
+    token = set_session_context(SessionContext(user_id="ann"))
+    try:
+        reply = await helper.run(a_request("One rye, please", show=shown.append))
+    finally:
+        clear_session_context(token)
+    assert reply.text == shown[-1] == "It is ordered."
+    assert CALLS == [("price_of", "rye", "ann"), ("order", "rye", "turn-1")]
+    assert server.requests[1]["messages"][-1]["content"] == "rye costs 3 euros"
+
+
+async def test_a_stopped_stream_really_stops_the_call(server: OpenAIServer) -> None:
+    server.say("word " * 1_000, pause=0.02)
+    shown: list[str] = []
+    task = asyncio.create_task(agent(server).run(a_request(show=shown.append)))
+    while not shown:
+        await asyncio.sleep(0.01)
+    assert server.cut == 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        while not server.cut:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["cut", "error"])
+async def test_a_stream_that_breaks_off_is_no_answer(server: OpenAIServer, end: Literal["cut", "error"]) -> None:
+    server.begin("The price is", end=end)
+    with pytest.raises(TransientAgentError):
+        await agent(server).run(a_request(show=lambda text: None))
+    assert len(server.requests) == 1, "Nobody else tries again."
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, AgentUnavailable), (429, TransientAgentError), (400, AgentError)])
+async def test_errors_before_a_stream_are_told_apart(server: OpenAIServer, status: int, kind: type[AgentError]) -> None:
+    server.fail(status, retry_after="7")
+    with pytest.raises(AgentError) as caught:
+        await agent(server).run(a_request(show=lambda text: None))
+    assert type(caught.value) is kind
+    if isinstance(caught.value, TransientAgentError):
+        assert caught.value.retry_after == timedelta(seconds=7)
+
+
+async def test_many_streams_at_once_never_mix(server: OpenAIServer) -> None:
+    helper = agent(server)
+    shown: dict[int, list[str]] = {number: [] for number in range(50)}
+    replies = await asyncio.gather(
+        *(helper.run(a_request(f"question {number}", show=seen.append)) for number, seen in shown.items())
+    )
+    for number, reply in enumerate(replies):
+        assert reply.text == f"question {number}"
+        assert shown[number] == ["question ", f"question {number}"]
+    heard = [[said["content"] for said in asked["messages"] if said["role"] == "user"] for asked in server.requests]
+    assert sorted(heard) == sorted([f"question {number}"] for number in range(50))
 
 
 # -- trouble ----

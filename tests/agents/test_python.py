@@ -43,6 +43,25 @@ async def test_usage_and_metadata_are_kept():
     assert (await python_agent("reply").run(a_request())).usage == {"tokens": 3}
 
 
+async def test_what_a_generator_yields_is_shown_and_becomes_the_answer():
+    shown: list[str] = []
+    reply = await python_agent("dictates").run(a_request("Ann", show=shown.append))
+    assert reply.text == "Hello, Ann"
+    assert shown == ["Hello", "Hello, ", "Hello, Ann"]
+
+
+async def test_a_thread_may_show_what_it_has():
+    shown: list[str] = []
+    reply = await python_agent("shows").run(a_request(show=shown.append))
+    assert (reply.text, shown) == ("done", ["thinking"])
+
+
+@pytest.mark.parametrize(("target", "says"), [("dictates_a_number", "yielded int"), ("breaks_off", "LookupError")])
+async def test_a_generator_that_fails_has_no_answer(target: str, says: str):
+    with pytest.raises(AgentError, match=says):
+        await python_agent(target).run(a_request())
+
+
 async def test_a_class_is_made_once():
     before = targets.Shop.opened
     agent = python_agent("Shop")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from botsrt.agents.python import Agent
 from botsrt.core.context import SessionContext
 from botsrt.core.messages import Attachment
-from botsrt.core.ports import AgentConfig, AgentRequest, HistoryItem
+from botsrt.core.ports import AgentConfig, AgentRequest, HistoryItem, no_files, unseen
 from botsrt.core.states import Role
 
 
-def a_request(text: str = "hello", *, earlier: tuple[str, ...] = (), attachments: tuple[Attachment, ...] = ()) -> Any:
+def a_request(
+    text: str = "hello",
+    *,
+    earlier: tuple[str, ...] = (),
+    attachments: tuple[Attachment, ...] = (),
+    show: Callable[[str], None] = unseen,
+    fetch: Callable[[Attachment], Awaitable[bytes]] = no_files,
+) -> Any:
     """A request after ``earlier`` messages, which user and agent wrote in turns."""
     roles = (Role.USER, Role.ASSISTANT)
     return AgentRequest(
@@ -23,6 +31,8 @@ def a_request(text: str = "hello", *, earlier: tuple[str, ...] = (), attachments
         turn_id="turn-1",
         entry_ids=(1,),
         attempt=1,
+        show=show,
+        fetch=fetch,
     )
 
 

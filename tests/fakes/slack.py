@@ -44,6 +44,9 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import WSMsgType, web
 
+#: Longest text of a message that is changed. Source: chat.update, the error msg_too_long.
+MAX_EDITED_CHARS = 4_000
+
 #: Longest text of a message. Source: chat.postMessage, "Truncating content" and the error msg_too_long.
 MAX_TEXT_CHARS = 40_000
 
@@ -112,6 +115,8 @@ class Sent:
     thread_ts: str = ""
     metadata: dict[str, Any] | None = None
     blocks: list[dict[str, Any]] = field(default_factory=list)
+    earlier: list[tuple[float, str]] = field(default_factory=list)  # texts that it had, and until when (epoch seconds)
+    is_deleted: bool = False
 
     @property
     def shown(self) -> str:
@@ -192,6 +197,7 @@ class SlackServer:
         self.channels: dict[str, Channel] = {}
         self.users: dict[str, dict[str, Any]] = {}
         self.sent: list[Sent] = []
+        self.files: dict[str, bytes] = {}  # by name
         self.calls: list[str] = []  # names of all API methods called
         self.deliveries: list[Delivery] = []
         self._faults: deque[Fault] = deque()
@@ -233,6 +239,7 @@ class SlackServer:
         app = web.Application(client_max_size=10 * 1024 * 1024)
         app.router.add_route("*", "/api/{method}", self._api)
         app.router.add_get("/link/", self._socket)
+        app.router.add_get("/files-pri/{name}", self._file)
         app.router.add_post("/control/{verb}", self._control)
         app.router.add_get("/control/{verb}", self._control)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
@@ -263,6 +270,14 @@ class SlackServer:
     def deliveries_of(self, ts: str) -> list[Delivery]:
         """The deliveries of the events about one message, of a pressed button or of a command."""
         return [d for d in self.deliveries if _event_ts(d.payload) == ts]
+
+    def find_sent(self, channel: str, ts: str) -> Sent:
+        """What a bot posted, by its place."""
+        return next(sent for sent in self.sent if (sent.channel, sent.ts) == (channel, ts))
+
+    def standing(self, channel: str) -> list[Sent]:
+        """The messages of bots that stand in a channel, oldest first."""
+        return [sent for sent in self.sent if sent.channel == channel and not sent.is_deleted]
 
     # -- the world ----------------------------------------------------------------------------------------------
 
@@ -309,6 +324,20 @@ class SlackServer:
         return self.channels.setdefault(
             channel_id, Channel(id=channel_id, team_id=bot.team_id, kind="im", user_id=user, members={bot.user_id})
         )
+
+    def add_file(self, name: str, content: bytes, *, mime_type: str) -> dict[str, Any]:
+        """A file as messages refer to it; only a bot's token opens it."""
+        self.files[name] = content
+        url = f"{self.url}/files-pri/{name}"
+        return {"id": f"F{name}", "name": name, "mimetype": mime_type, "size": len(content), "url_private": url}
+
+    async def _file(self, request: web.Request) -> web.Response:
+        """A file; without a token that may read it, the page to sign in, as Slack gives it."""
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in {bot.bot_token for bot in self.bots}:
+            return web.Response(text="<!DOCTYPE html><html><title>Slack</title></html>", content_type="text/html")
+        content = self.files.get(request.match_info["name"])
+        return web.Response(body=content) if content is not None else web.Response(status=404)
 
     def archive(self, channel: str) -> None:
         self.channels[channel].is_archived = True
@@ -863,10 +892,32 @@ class SlackServer:
             raise Refused("message_not_found")
         if message.get("bot_id") != bot.bot_id:
             raise Refused("cant_update_message")
+        text, blocks = str(args.get("text") or ""), _json_value(args.get("blocks"))
+        if not text.strip() and not blocks:
+            raise Refused("no_text")
+        if len(text) > MAX_EDITED_CHARS:
+            raise Refused("msg_too_long")
         previous = dict(message)
-        message.update(text=str(args.get("text") or ""), edited={"user": bot.bot_id, "ts": self._new_ts()})
+        message.update(text=text, edited={"user": bot.bot_id, "ts": self._new_ts()})
+        if blocks is not None:  # else the earlier ones stay, and so does the metadata
+            message["blocks"] = _checked_blocks(blocks)
+        if args.get("metadata") is not None:
+            message["metadata"] = _json_value(args["metadata"])
         self._message_changed(channel, message, previous)
-        return {"channel": channel.id, "ts": message["ts"], "text": message["text"]}
+        sent = self.find_sent(channel.id, message["ts"])
+        sent.earlier.append((time.time(), sent.shown))
+        sent.text, sent.blocks, sent.metadata = text, message.get("blocks", []), message.get("metadata")
+        return {"channel": channel.id, "ts": message["ts"], "text": text}
+
+    def _api_chat_delete(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
+        channel, ts = self._writable(bot, str(args.get("channel", ""))), str(args.get("ts", ""))
+        if ts not in channel.messages:
+            raise Refused("message_not_found")
+        if channel.messages[ts].get("bot_id") != bot.bot_id:
+            raise Refused("cant_delete_message")
+        self.delete(channel.id, ts)
+        self.find_sent(channel.id, ts).is_deleted = True
+        return {"channel": channel.id, "ts": ts}
 
     def _api_conversations_history(self, bot: FakeBot, args: dict[str, Any]) -> dict[str, Any]:
         channel = self._readable(bot, args)

@@ -164,6 +164,7 @@ class Sent:
     reply_to: int | None = None
     reply_markup: Json | None = None
     edits: int = 0
+    earlier: list[tuple[float, str]] = field(default_factory=list)  # texts that it had, and until when (epoch seconds)
 
     @property
     def buttons(self) -> list[Json]:
@@ -546,6 +547,7 @@ class TelegramServer:
             "sendmessage": self._send_message,
             "sendchataction": self._send_chat_action,
             "editmessagetext": self._edit_message_text,
+            "deletemessage": self._delete_message,
             "answercallbackquery": self._answer_callback_query,
             "setmycommands": self._set_my_commands,
             "getmycommands": self._get_my_commands,
@@ -679,6 +681,12 @@ class TelegramServer:
             return None
         key = (bot.username, chat_id, message_id)
         return next((sent for sent in reversed(self.sent) if (sent.bot, sent.chat_id, sent.message_id) == key), None)
+
+    def standing(self, chat_id: int) -> list[Sent]:
+        """The messages of bots that stand in a chat, oldest first."""
+        return [
+            sent for sent in self.sent if sent.chat_id == chat_id and (chat_id, sent.message_id) not in self.deleted
+        ]
 
     # -- the HTTP faces ----
 
@@ -889,6 +897,7 @@ class TelegramServer:
             raise Refused(400, "Bad Request: message to edit not found")
         if (sent.text, sent.reply_markup) == (text, keyboard):
             raise Refused(400, "Bad Request: message is not modified")
+        sent.earlier.append((time.time(), sent.text))
         sent.text, sent.reply_markup, sent.edits = text, keyboard, sent.edits + 1
         now = int(time.time())
         return {
@@ -900,6 +909,13 @@ class TelegramServer:
             "text": text,
             **({"reply_markup": keyboard} if keyboard is not None else {}),
         }
+
+    def _delete_message(self, bot: FakeBot, params: dict[str, str]) -> bool:
+        chat_id, message_id = self._writable_chat(params), _integer(params, "message_id")
+        if self.find_sent(bot, chat_id, message_id) is None:
+            raise Refused(400, "Bad Request: message to delete not found")
+        self.delete(chat_id, message_id)
+        return True
 
     def _answer_callback_query(self, bot: FakeBot, params: dict[str, str]) -> bool:
         bot.answer_callback(params.get("callback_query_id", ""))

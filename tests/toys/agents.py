@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
-from botsrt.core.errors import AgentUnavailable, TransientAgentError
+import httpx
+
+from botsrt.core.errors import AgentUnavailable, FileUnavailable, TransientAgentError
 from botsrt.core.ports import AgentReply, AgentRequest
 
 REQUESTS: list[AgentRequest] = []
 SEEN_ATTEMPTS: list[int] = []
 STARTED = asyncio.Event()
 LET_GO = asyncio.Event()
+URL = ""
 
 
 async def listing(request: AgentRequest) -> str:
@@ -82,6 +86,54 @@ def blocks(request: AgentRequest) -> str:
     """Sit in synchronous code."""
     time.sleep(0.5)
     return "unblocked"
+
+
+async def dictates(request: AgentRequest) -> AsyncIterator[str]:
+    """Say a part, wait until the test lets go, and say the rest."""
+    REQUESTS.append(request)
+    yield "Once upon"
+    STARTED.set()
+    await LET_GO.wait()
+    yield " a time."
+
+
+async def dictates_and_fails(request: AgentRequest) -> AsyncIterator[str]:
+    """Say a part, and break when the test lets go."""
+    yield "Once upon"
+    await LET_GO.wait()
+    raise LookupError("no more")
+
+
+async def dictates_much(request: AgentRequest) -> AsyncIterator[str]:
+    """More than one message holds, a word at a time."""
+    for number in range(200):
+        await asyncio.sleep(0.003)
+        yield f"word{number} "
+
+
+async def reads(request: AgentRequest) -> str:
+    """Say what is in the file."""
+    try:
+        return f"{request.text}: {(await request.fetch(request.attachments[0])).decode()}"
+    except FileUnavailable as error:
+        return f"{request.text}: {error}"
+
+
+class Caller:
+    """Asks a model by itself, with a history of its own, as libraries do. The server is the one that ``URL`` names."""
+
+    def __init__(self) -> None:
+        self.chat_history: list[dict[str, str]] = []
+
+    async def achat(self, text: str) -> str:
+        self.chat_history.append({"role": "user", "content": text})
+        async with httpx.AsyncClient() as client:
+            response = await client.post(
+                f"{URL}/chat/completions", json={"model": "own", "messages": self.chat_history}, timeout=30
+            )
+        said: str = response.json()["choices"][0]["message"]["content"]
+        self.chat_history.append({"role": "assistant", "content": said})
+        return said
 
 
 async def nothing(request: AgentRequest) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from botsrt.adapters.base import BaseAdapter
-from botsrt.core.errors import CredentialError, UnreadableUpdate
+from botsrt.core.errors import CredentialError, MessageGone, UnreadableUpdate
 from botsrt.core.messages import InboundMessage, OutboundMessage, Route, Sender, SendReceipt
 from botsrt.core.ports import Capabilities, Option, Probe
 from botsrt.core.states import ChatType, EventKind
@@ -23,6 +25,8 @@ class Hub:
         self.faults: deque[BaseException] = deque()  # raised by the next sends, before anything is taken
         self.lost_answers = 0  # the next sends are taken, but the answer is cut
         self.typing: list[Route] = []
+        self.edits: list[OutboundMessage] = []
+        self.edit_faults: deque[BaseException] = deque()  # as ``faults``, for edits and removals
         self.readers = 0
         self.most_readers = 0
         self.good_tokens = {"good"}
@@ -30,6 +34,17 @@ class Hub:
     def write(self, text: str, *, user: str = "ann", message_id: str, **fields: Any) -> None:
         """A person writes."""
         self.inbox.put_nowait({"user": user, "text": text, "id": message_id, **fields})
+
+    def place_of(self, message_id: str) -> int:
+        """Where a message stands in ``sent``.
+
+        Raises:
+            MessageGone: nowhere (any more).
+        """
+        for place, message in enumerate(self.sent):
+            if f"sent-{message.idempotency_key}" == message_id:
+                return place
+        raise MessageGone
 
     def texts(self, channel: str = "ann") -> list[str]:
         return [message.text for message in self.sent if message.route.channel_id == channel]
@@ -40,7 +55,9 @@ HUBS: defaultdict[str, Hub] = defaultdict(Hub)
 
 class Adapter(BaseAdapter):
     platform = "toy"
-    capabilities = Capabilities(max_text=400, has_typing=True, has_groups=True, has_buttons=True)
+    capabilities = Capabilities(
+        max_text=400, has_typing=True, has_groups=True, has_buttons=True, can_edit=True, edit_seconds=0.02
+    )
     settings = (Option(name="colour", help="Nothing, prettily.", choices=("", "red", "blue")),)
     credentials = (Option(name="token", help="The word.", is_required=True),)
 
@@ -99,7 +116,23 @@ class Adapter(BaseAdapter):
         if self.hub.lost_answers:
             self.hub.lost_answers -= 1
             raise TimeoutError
-        return SendReceipt(platform_message_id=f"sent-{len(self.hub.sent)}")
+        return SendReceipt(platform_message_id=f"sent-{message.idempotency_key}")
+
+    async def edit(self, message: OutboundMessage) -> SendReceipt:
+        await asyncio.sleep(0)
+        if self.hub.edit_faults:
+            raise self.hub.edit_faults.popleft()
+        place = self.hub.place_of(message.edits)
+        self.hub.edits.append(message)
+        self.hub.sent[place] = replace(self.hub.sent[place], text=message.text, is_unfinished=message.is_unfinished)
+        return SendReceipt(platform_message_id=message.edits)
+
+    async def delete(self, route: Route, platform_message_id: str) -> None:
+        await asyncio.sleep(0)
+        if self.hub.edit_faults:
+            raise self.hub.edit_faults.popleft()
+        with suppress(MessageGone):
+            del self.hub.sent[self.hub.place_of(platform_message_id)]
 
     async def show_typing(self, route: Route) -> None:
         self.hub.typing.append(route)

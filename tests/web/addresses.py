@@ -149,6 +149,7 @@ RAW: dict[str, Act] = {
     "pairing": Act.READ,
     "person": Act.READ,
     "personmerge": Act.READ,
+    "preview": Act.READ,
     "turn": Act.READ,
     "worker": Act.READ,
     "wrongcodes": Act.READ,

@@ -431,3 +431,16 @@ _CONTRASTS = """
 """
 _LEAST_CONTRAST = f"{_CONTRASTS}[0][0]"
 _FAINTEST = f"{_CONTRASTS}.slice(0, 3)"
+
+
+def test_an_answer_is_seen_while_it_is_written_and_is_one_bubble_in_the_end(site: Site, alice: BrowserContext) -> None:
+    target = "target=tests.acceptance.agents:dictates"
+    site.home.manage("agents", "add", "dictates", "--kind", "python", "--setting", target)
+    site.home.manage("bots", "add", "teller", "--platform", "web", "--policy", "allow", "--agent", "dictates")
+    page = chat(alice, site, "teller")
+    say(page, "<b>hello</b>")
+    expect(reply(page, "You said: <b>hello</b>,")).to_contain_text("…")
+    expect(own(page, "<b>hello</b>")).to_contain_text("being answered")
+    expect(reply(page, "and that is all.")).to_contain_text("sent")
+    expect(page.locator(".bubble.other")).to_have_count(1)
+    expect(page.locator(".bubble.other b")).to_have_count(0)

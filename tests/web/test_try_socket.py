@@ -123,6 +123,12 @@ async def test_typing_is_shown(browser: AsyncClient, staff: User, bot: Bot) -> N
         assert await alice.hears() == {"type": "typing"}
 
 
+async def test_what_the_bot_writes_is_shown_while_it_does(browser: AsyncClient, staff: User, bot: Bot) -> None:
+    async with open_page(browser, SHOP) as alice:
+        await push(staff, {"type": "chat.preview", "text": "Once upon"})
+        assert await alice.hears() == {"type": "preview", "text": "Once upon"}
+
+
 async def test_the_writer_is_a_contact_of_staff(browser: AsyncClient, staff: User, bot: Bot) -> None:
     async with open_page(browser, SHOP) as alice:
         await alice.say(FIRST_ID, "Hello")

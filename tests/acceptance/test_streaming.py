@@ -1,0 +1,193 @@
+"""Answers of a language model on the platforms: written before one's eyes, and one message in the end.
+
+Real ``runbots``, the platforms' own protocols, and a model's server that streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.home import Home
+from tests.fakes.openai import OpenAIServer
+from tests.fakes.slack import ALICE, SlackServer
+from tests.fakes.telegram import TOKEN, TelegramServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+BEGINNING = "I was about to say that rye is " * 10
+ANSWER = "Rye costs three euros, Alice, and " + "it is fresh " * 12 + "today."
+
+
+class Chat(ABC):
+    """The direct chat of one person with the bot."""
+
+    @abstractmethod
+    def add_bot(self, home: Home) -> None: ...
+
+    @abstractmethod
+    def write(self, text: str) -> None: ...
+
+    @abstractmethod
+    def texts(self) -> list[str]:
+        """What stands in the chat of the bot."""
+
+    @abstractmethod
+    def earlier(self) -> list[tuple[float, str]]:
+        """What its first message said before, and until when."""
+
+
+class TelegramChat(Chat):
+    def __init__(self, server: TelegramServer) -> None:
+        self.server = server
+
+    def add_bot(self, home: Home) -> None:
+        bot = ("bots", "add", "shop", "--platform", "telegram", "--policy", "allow", "--agent", "helper")
+        home.manage(*bot, "--credential", f"token={TOKEN}", "--setting", f"api_base_url={self.server.url}")
+
+    def write(self, text: str) -> None:
+        self.server.bot.say(text)
+
+    def texts(self) -> list[str]:
+        return [sent.text for sent in self.server.standing(501)]
+
+    def earlier(self) -> list[tuple[float, str]]:
+        return self.server.standing(501)[0].earlier
+
+
+class SlackChat(Chat):
+    def __init__(self, server: SlackServer) -> None:
+        self.server = server
+        self.channel = server.dm_channel(ALICE, server.bot).id
+
+    def add_bot(self, home: Home) -> None:
+        bot = ("bots", "add", "shop", "--platform", "slack", "--policy", "allow", "--agent", "helper")
+        tokens = (f"bot_token={self.server.bot.bot_token}", f"app_token={self.server.bot.app_token}")
+        credentials = ("--credential", tokens[0], "--credential", tokens[1])
+        home.manage(*bot, *credentials, "--setting", f"api_base_url={self.server.url}")
+
+    def write(self, text: str) -> None:
+        self.server.dm(text)
+
+    def texts(self) -> list[str]:
+        return [sent.shown for sent in self.server.standing(self.channel)]
+
+    def earlier(self) -> list[tuple[float, str]]:
+        return self.server.standing(self.channel)[0].earlier
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[OpenAIServer]:
+    async with OpenAIServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["telegram", "slack"])
+async def chat(request: pytest.FixtureRequest) -> AsyncIterator[Chat]:
+    async with AsyncExitStack() as stack:
+        if request.param == "telegram":
+            yield TelegramChat(await stack.enter_async_context(TelegramServer()))
+        else:
+            yield SlackChat(await stack.enter_async_context(SlackServer()))
+
+
+@pytest.fixture
+async def home(tmp_path: Path, model: OpenAIServer, chat: Chat) -> Home:
+    """An installation with one bot, answered by the model."""
+
+    def make() -> Home:
+        home = Home(tmp_path)
+        home.env["OPENAI_API_KEY"] = "sk-test"
+        home.manage("migrate", "--verbosity", "0")
+        settings = ("model=gpt-4.1-mini", f"base_url={model.url}", "tools=tests.acceptance.agents:who_writes")
+        options = [option for setting in settings for option in ("--setting", setting)]
+        home.manage("agents", "add", "helper", "--kind", "llm", *options)
+        chat.add_bot(home)
+        return home
+
+    return await asyncio.to_thread(make)
+
+
+async def until_texts(chat: Chat, *texts: str) -> None:
+    deadline = time.monotonic() + 40
+    while chat.texts() != list(texts):
+        assert time.monotonic() < deadline, chat.texts()
+        await asyncio.sleep(0.02)
+
+
+async def until_edited(chat: Chat, text: str) -> None:
+    """Until a beginning of ``text`` stands in the chat, and was replaced by a longer one at least once."""
+    deadline = time.monotonic() + 40
+    while not (chat.texts() and chat.earlier()):
+        assert time.monotonic() < deadline, chat.texts()
+        await asyncio.sleep(0.02)
+    (shown,) = chat.texts()
+    assert shown.endswith(" …")
+    assert text.startswith(shown.removesuffix(" …"))
+
+
+async def assert_settled(home: Home) -> None:
+    """Everything was answered, nothing waits, and nothing unfinished is known."""
+    report = await asyncio.to_thread(home.json, "ledger")
+    assert not report["open"], report
+    for state in ("pending", "sending", "unknown"):
+        assert await asyncio.to_thread(home.json, "outbox", "list", "--state", state) == []
+
+
+async def test_a_tool_reads_who_asks_and_the_streamed_answer_is_one_message(
+    home: Home, model: OpenAIServer, chat: Chat
+) -> None:
+    model.call("who_writes")
+    model.say(ANSWER, pause=0.1)
+    async with home.runbots():
+        chat.write("How much is rye?")
+        await until_edited(chat, ANSWER)
+        await until_texts(chat, ANSWER)
+        moments = [moment for moment, _ in chat.earlier()]
+        gaps = [after - before for before, after in itertools.pairwise(moments[:-1])]
+        assert all(gap > 0.9 for gap in gaps), "The platform's pace is kept; the last edit is the answer itself."
+        await assert_settled(home)
+    who = "501" if isinstance(chat, TelegramChat) else ALICE
+    assert model.requests[1]["messages"][-1] == {**model.requests[1]["messages"][-1], "role": "tool", "content": who}
+
+
+async def test_a_crash_while_streaming_leaves_one_final_message(home: Home, model: OpenAIServer, chat: Chat) -> None:
+    model.say(BEGINNING, pause=0.1)
+    async with home.runbots() as process:
+        chat.write("How much is rye?")
+        await until_edited(chat, BEGINNING)
+        process.kill()
+        await process.wait(seconds=10)
+    (left,) = chat.texts()
+    assert left.endswith(" …")
+    model.say(ANSWER, pause=0.1)
+    async with home.runbots():
+        await until_texts(chat, ANSWER)
+        await asyncio.sleep(1)  # time enough for anything that should not come
+        await assert_settled(home)
+    assert chat.texts() == [ANSWER]
+    assert left in [text for _, text in chat.earlier()], "It is the same message."
+
+
+async def test_a_crash_while_streaming_and_a_quick_answer_leave_one_message(
+    home: Home, model: OpenAIServer, chat: Chat
+) -> None:
+    model.say(BEGINNING, pause=0.1)
+    async with home.runbots() as process:
+        chat.write("How much is rye?")
+        await until_edited(chat, BEGINNING)
+        process.kill()
+        await process.wait(seconds=10)
+    model.say("Three euros.")
+    async with home.runbots():
+        await until_texts(chat, "Three euros.")
+        await asyncio.sleep(1)
+        await assert_settled(home)
+    assert chat.texts() == ["Three euros."]
