@@ -168,6 +168,18 @@ def test_settings_are_edited_and_an_empty_one_is_removed(staff_client: Client, t
     assert (event.actor, event.reason) == ("alice", "x")
 
 
+def test_a_pace_that_is_no_number_is_refused_in_words(staff_client: Client, transactional_db: None) -> None:
+    a_telegram_bot(staff_client)
+    for name in ("busy", "busy_ack", "debounce_ms"):
+        assert f'name="setting:{name}"' in read(staff_client, "/bots/tele/edit/")
+    fields = {"agent": "echo", "policy": "allow", "setting:debounce_ms": "soon", "reason": "x"}
+    response = staff_client.post("/bots/tele/edit/", fields)
+    assert "is not a whole number from 0 to 60,000." in response.content.decode()
+    assert Bot.objects.get().settings == {}
+    do(staff_client, "/bots/tele/edit/", fields=fields | {"setting:debounce_ms": "800", "setting:busy": "interrupt"})
+    assert Bot.objects.get().settings == {"debounce_ms": "800", "busy": "interrupt"}
+
+
 def test_credentials_are_write_only(staff_client: Client, transactional_db: None) -> None:
     bot = a_telegram_bot(staff_client)
     sealed = bot.credentials
