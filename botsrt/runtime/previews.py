@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +53,11 @@ TICK_SECONDS = 0.1
 
 #: How long a chat rests in which a preview could not be shown, in seconds.
 REST_SECONDS = 5.0
+
+#: How long a platform that can be asked is asked for what a dead worker may have left, in seconds.
+FIND_SECONDS = 10.0
+
+_ASK_AGAIN_SECONDS = 1.0
 
 #: A removal that failed is tried again after this long.
 _REMOVE_AGAIN_AFTER = timedelta(seconds=15)
@@ -105,17 +111,6 @@ class Previews:
                 logger.warning("what became of a preview waits for the database: %s", error)
                 await asyncio.sleep(self.config.poll_seconds)
 
-    async def find(self, keeper: Keeper, preview: OpenPreview) -> SendReceipt | None:
-        """Ask the platform for a preview whose first call was cut. None: it certainly has none.
-
-        Raises:
-            PlatformUnavailable: the platform cannot tell, now or ever.
-        """
-        if not keeper.capabilities.can_reconcile:
-            raise PlatformUnavailable("The platform cannot tell whether a message arrived.")
-        async with asyncio.timeout(self.config.send_timeout_seconds):
-            return await keeper.reconcile(preview.message(""))
-
     # -- removal ----
 
     async def run(self) -> None:
@@ -158,16 +153,13 @@ class Previews:
         keeper = self.keeper(preview.account)
         if keeper is None:
             raise PlatformUnavailable("The bot is not connected.")
-        message_id = preview.platform_message_id
-        if not message_id:
-            if not keeper.capabilities.can_reconcile:
-                return
-            found = await self.find(keeper, preview)
+        if not preview.platform_message_id:
+            found = await keeper.reconcile(preview.message("")) if keeper.capabilities.can_reconcile else None
             if found is None:
                 return
-            message_id = found.platform_message_id
+            preview = replace(preview, platform_message_id=found.platform_message_id)
         try:
-            await keeper.delete(preview.route, message_id)
+            await keeper.delete(preview.route, preview.platform_message_id)
         except MessageRefused:
             await keeper.send(preview.message(self.config.unfinished_text, is_unfinished=False))
 
@@ -235,15 +227,26 @@ class Preview:
         self._open = await self._previews.database.call(previews.inherit, turn=self._turn)
         if self._open is None or self._open.platform_message_id:
             return
-        keeper = self._previews.keeper(self._turn.account)
         try:
-            if keeper is None:
-                raise PlatformUnavailable("The bot is not connected here.")
-            found = await self._previews.find(keeper, self._open)
-        except (BotsError, TimeoutError):
+            if not self._capabilities.can_reconcile:
+                raise PlatformUnavailable("The platform cannot tell whether it has the message.")
+            async with asyncio.timeout(FIND_SECONDS):
+                found = await self._find(self._open)
+        except (BotsError, TimeoutError) as error:
+            logger.info("turn %s: its answer may have begun in the chat already: %s", self._turn.id, error)
             self._has_ended = True  # perhaps it stands there, so another one must not
         else:
             await self._settle(found)
+
+    async def _find(self, preview: OpenPreview) -> SendReceipt | None:
+        """Ask the platform, as soon as it can be reached: until then the answer could not be sent either."""
+        while True:
+            keeper = self._previews.keeper(self._turn.account)
+            if keeper is not None:
+                with suppress(PlatformUnavailable):
+                    return await keeper.reconcile(preview.message(""))
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _show_news(self) -> None:
         """Show what is new, unless the platform or the chat is to be left alone for the moment."""
@@ -309,7 +312,5 @@ class Preview:
             await self._previews.store(previews.forget, preview_id=preview_id)
             return
         message_id = receipt.platform_message_id
-        self._open = OpenPreview(
-            id=preview_id, account=self._open.account, route=self._open.route, platform_message_id=message_id
-        )
+        self._open = replace(self._open, platform_message_id=message_id)
         await self._previews.store(previews.shown, preview_id=preview_id, platform_message_id=message_id)

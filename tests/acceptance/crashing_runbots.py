@@ -60,9 +60,9 @@ def _after(owner: Any, name: str, step: str) -> None:
     setattr(owner, name, wrapped)
 
 
-def _in_the_middle_of_a_send(adapter_class: Any, step: str) -> None:
+def _in_the_middle(adapter_class: Any, name: str, step: str) -> None:
     """Die while the request is under way; the platform is slow and has not answered."""
-    original = adapter_class.send
+    original = getattr(adapter_class, name)
 
     async def wrapped(self: Any, message: Any) -> Any:
         call = asyncio.ensure_future(original(self, message))
@@ -70,25 +70,28 @@ def _in_the_middle_of_a_send(adapter_class: Any, step: str) -> None:
         crash_at(step)
         return await call
 
-    adapter_class.send = wrapped
+    setattr(adapter_class, name, wrapped)
 
 
 def wrap_all() -> None:
-    """Wrap every step; see ``crash.STEPS``."""
-    from botsrt.adapters.telegram import Adapter
+    """Wrap every step; see ``crash.STEPS``, and ``test_streaming`` for edits. CRASH_PLATFORM names another platform."""
+    from botsrt.adapters import registry
     from botsrt.agents.echo import Agent
     from botsrt.runtime import turn
     from botsrt.runtime.intake import Intake
     from botsrt.services import journal, outbox, turns
 
+    adapter_class = registry.adapter_class(os.environ.get("CRASH_PLATFORM", "telegram"), ("botsrt.adapters",))
     _after(journal, "receive", "before_receive_commit")
     _after(Intake, "receive", "after_receive_commit")
     _before(Agent, "run", "during_run")
     _before(turns, "finish", "after_run")
     _after(turns, "finish", "before_finish_commit")
     _after(turn, "_finish", "after_finish_commit")
-    _in_the_middle_of_a_send(Adapter, "during_send")
-    _after(Adapter, "send", "after_platform_took_it")
+    _in_the_middle(adapter_class, "send", "during_send")
+    _after(adapter_class, "send", "after_platform_took_it")
+    _in_the_middle(adapter_class, "edit", "during_edit")
+    _after(adapter_class, "edit", "after_edit")
     _before(outbox, "mark_sent", "before_mark_sent")
 
 

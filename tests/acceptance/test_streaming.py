@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from botsrt.conf import RuntimeConfig
 from tests.acceptance.home import Home
 from tests.fakes.openai import OpenAIServer
 from tests.fakes.slack import ALICE, SlackServer
@@ -22,12 +23,16 @@ from tests.fakes.telegram import TOKEN, TelegramServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
+LABEL = RuntimeConfig().resend_label
 BEGINNING = "I was about to say that rye is " * 10
 ANSWER = "Rye costs three euros, Alice, and " + "it is fresh " * 12 + "today."
 
 
 class Chat(ABC):
     """The direct chat of one person with the bot."""
+
+    platform: str
+    can_reconcile: bool
 
     @abstractmethod
     def add_bot(self, home: Home) -> None: ...
@@ -45,6 +50,9 @@ class Chat(ABC):
 
 
 class TelegramChat(Chat):
+    platform = "telegram"
+    can_reconcile = False
+
     def __init__(self, server: TelegramServer) -> None:
         self.server = server
 
@@ -63,6 +71,9 @@ class TelegramChat(Chat):
 
 
 class SlackChat(Chat):
+    platform = "slack"
+    can_reconcile = True
+
     def __init__(self, server: SlackServer) -> None:
         self.server = server
         self.channel = server.dm_channel(ALICE, server.bot).id
@@ -156,6 +167,32 @@ async def test_a_tool_reads_who_asks_and_the_streamed_answer_is_one_message(
         await assert_settled(home)
     who = "501" if isinstance(chat, TelegramChat) else ALICE
     assert model.requests[1]["messages"][-1] == {**model.requests[1]["messages"][-1], "role": "tool", "content": who}
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["after_platform_took_it", "during_edit", "after_edit", "before_finish_commit", "after_finish_commit"],
+)
+async def test_a_crash_at_any_step_leaves_one_final_message(
+    home: Home, model: OpenAIServer, chat: Chat, step: str
+) -> None:
+    for _ in range(2):
+        model.say(ANSWER, pause=0.1)
+    (home.path / "crash").write_text(step)
+    program = ("-m", "tests.acceptance.crashing_runbots")
+    async with home.runbots(program=program, CRASH_PLATFORM=chat.platform) as process:
+        chat.write("How much is rye?")
+        await process.wait(seconds=40)
+    async with home.runbots():
+        if step == "after_platform_took_it" and not chat.can_reconcile:
+            # The message was sent, nobody here had its id yet, and Telegram cannot be asked: so it says so.
+            (beginning,) = chat.texts()
+            await until_texts(chat, beginning, f"{LABEL}{ANSWER}")
+        else:
+            await until_texts(chat, ANSWER)
+        await asyncio.sleep(1)  # time enough for anything that should not come
+        await assert_settled(home)
+    assert [text for text in chat.texts() if text.endswith(ANSWER)] == chat.texts()[-1:]
 
 
 async def test_a_crash_while_streaming_leaves_one_final_message(home: Home, model: OpenAIServer, chat: Chat) -> None:
