@@ -36,12 +36,13 @@ _TITLES = {
     "memory": "Memory: growth over 10,000 new contacts",
     "identity": "Identity: resolve a contact, load a person's history, through the bridge; five contacts to a person",
     "pages": "Pages: what the server takes for each page with 1,000,000 messages and 200,000 entries, 10 requests each",
+    "resume": "Resume: turns per second of two processes that continue one session, 1,000 turns each, echo agent",
     "sockets": "Sockets: open pages beside a bot that answers 50 messages a second, one process with the site, 60 s",
 }
 
 #: Kinds that grow with the journal; those that have a program of their own; those that only one database is asked for.
 _GROWING = ("receive", "cycle", "turn")
-_PROGRAMS = {"pages": "bench.pages", "sockets": "bench.sockets"}
+_PROGRAMS = {"pages": "bench.pages", "sockets": "bench.sockets", "resume": "bench.resume"}
 _SQLITE_ALONE = ("sockets",)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -42,6 +42,10 @@ COMMON_SETTINGS = (
     ),
     Option(name="edits", help="What happens to edited messages.", default="answer", choices=("answer", "ignore")),
     Option(
+        name="session_ttl",
+        help="Seconds without a word after which a conversation begins anew; empty: never. Nothing is removed.",
+    ),
+    Option(
         name="unknown_sends",
         help="What happens to a message whose sending was cut.",
         default=UnknownSendPolicy.RESEND,
@@ -51,6 +55,9 @@ COMMON_SETTINGS = (
 
 #: What answers for a bot unless another agent is named; every database starts with it.
 DEFAULT_AGENT = "echo"
+
+#: Longest time that a setting can name (10 years).
+_MAX_SECONDS = 315_360_000
 
 _VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 
@@ -73,6 +80,7 @@ class BotView:
     rules: access.Rules
     owners: frozenset[str]  # user ids on the bot's platform
     link: LinkConfirmation
+    session_ttl: timedelta | None  # of silence, after which a conversation begins anew; None: it never does
     unknown_sends: UnknownSendPolicy
     agent: AgentConfig
 
@@ -182,6 +190,25 @@ def remove(*, account: str, actor: Actor, reason: str = "", now: datetime) -> No
         news.changed("bots")
 
 
+def adopt(*, account: str, platform: str, shape: Shape, changes: Changes, actor: Actor, now: datetime) -> None:
+    """Make sure that there is such a bot: it is added, or changed where it differs. Other settings stay as they are.
+
+    Raises:
+        NotFound, InvalidInput: as ``add``; also for a bot of this name on another platform.
+    """
+    with transaction.atomic():
+        bot = Bot.objects.select_related("agent").filter(account=account).first()
+        if bot is None:
+            add(account=account, platform=platform, shape=shape, changes=changes, actor=actor, now=now)
+            return
+        if bot.platform != platform:
+            raise InvalidInput("account", f"{account} is a bot on {bot.platform}; choose another name.")
+        before = _shown(bot)
+        _apply(bot, shape=shape, changes=changes)
+        if _shown(bot) != before:
+            change(account=account, shape=shape, changes=changes, actor=actor, now=now)
+
+
 def _apply(bot: Bot, *, shape: Shape, changes: Changes) -> None:
     if changes.agent is not None:
         bot.agent = _agent(changes.agent)
@@ -190,6 +217,7 @@ def _apply(bot: Bot, *, shape: Shape, changes: Changes) -> None:
     if changes.is_enabled is not None:
         bot.is_enabled = changes.is_enabled
     bot.settings = _merged("setting", bot.settings, changes.settings, [*COMMON_SETTINGS, *shape.settings])
+    _check_seconds("session_ttl", changes.settings.get("session_ttl", ""))
     sealed = {
         name: vault().seal(_checked_credential(name, value)) if value else ""
         for name, value in changes.credentials.items()
@@ -214,6 +242,12 @@ def _merged(
         else:
             merged.pop(name, None)
     return merged
+
+
+def _check_seconds(name: str, text: str) -> None:
+    """Refuse what is not a length of time; empty is none."""
+    if text and not (text.isascii() and text.isdigit() and 0 < int(text[:12]) <= _MAX_SECONDS):
+        raise InvalidInput(name, f"{text!r} is not a whole number of seconds, from 1 to {_MAX_SECONDS:,}.")
 
 
 def _checked_credential(name: str, value: str) -> str:
@@ -332,6 +366,54 @@ def remove_agent(*, name: str, actor: Actor, now: datetime) -> None:
         profile.delete()
 
 
+def adopt_agent(*, profile: AgentConfig, options: tuple[Option, ...], actor: Actor, now: datetime) -> AgentConfig:
+    """Make the profile that a program brings along the one of its name. Returns it as it is stored.
+
+    Raises:
+        InvalidInput: a field cannot be used.
+    """
+    settings = _merged("setting", {}, profile.settings, options)
+    wanted = {"kind": profile.kind, "instructions": profile.instructions, "settings": settings}
+    with transaction.atomic():
+        row, is_new = AgentProfile.objects.get_or_create(
+            name=profile.name, defaults={**wanted, "created_at": now, "updated_at": now}
+        )
+        before = {} if is_new else _agent_shown(row)
+        if is_new or any(getattr(row, name) != value for name, value in wanted.items()):
+            if not is_new:
+                AgentProfile.objects.filter(pk=row.pk).update(**wanted, version=F("version") + 1, updated_at=now)
+                row.refresh_from_db()
+            audit.record(
+                actor=actor,
+                verb="agents.add" if is_new else "agents.change",
+                object_kind="agent",
+                object_id=profile.name,
+                before=before,
+                after=_agent_shown(row),
+                now=now,
+            )
+        return _config_of(row)
+
+
+def agent_config(*, name: str) -> AgentConfig:
+    """An agent profile.
+
+    Raises:
+        NotFound: there is no such agent.
+    """
+    return _config_of(_agent(name))
+
+
+def _config_of(profile: AgentProfile) -> AgentConfig:
+    return AgentConfig(
+        name=profile.name,
+        kind=profile.kind,
+        version=profile.version,
+        instructions=profile.instructions,
+        settings=dict(profile.settings),
+    )
+
+
 def _agent_shown(profile: AgentProfile) -> dict[str, Any]:
     return {"kind": profile.kind, "settings": profile.settings, "version": profile.version}
 
@@ -363,14 +445,9 @@ def _view(bot: Bot) -> BotView:
         ),
         owners=owners,
         link=LinkConfirmation(setting("link")),
+        session_ttl=timedelta(seconds=float(ttl)) if (ttl := setting("session_ttl")) else None,
         unknown_sends=UnknownSendPolicy(setting("unknown_sends")),
-        agent=AgentConfig(
-            name=bot.agent.name,
-            kind=bot.agent.kind,
-            version=bot.agent.version,
-            instructions=bot.agent.instructions,
-            settings=dict(bot.agent.settings),
-        ),
+        agent=_config_of(bot.agent),
     )
 
 

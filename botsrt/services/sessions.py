@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 
 from botsrt.core import keys
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import HistoryItem
-from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope
+from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope, TurnState
 from botsrt.core.text import one_line
-from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage
+from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage, Turn
 from botsrt.services import identity, lanes
 
 #: After everything that the turn itself wrote.
@@ -139,6 +139,23 @@ def _starts(session_pk: int) -> dict[int, int]:
         pk: max(start, linked_start or 0) if keys.is_person_lane(lane) else start
         for pk, lane, start, linked_start in rows
     }
+
+
+def begin_anew_after_silence(*, session_pk: int, turn_id: uuid.UUID, ttl: timedelta, now: datetime) -> None:
+    """Begin the conversation anew if no turn has ended in it for ``ttl``: the message that comes then is answered
+    without what was said before. Mirrors are no activity. A turn that does not run changes nothing."""
+    session = BotSession.objects.select_related("contact").get(pk=session_pk)
+    together = BotSession.objects.filter(lane=session.lane)
+    last = together.aggregate(at=Max("last_activity_at"))["at"]
+    if now - last <= ttl or not Turn.objects.filter(id=turn_id, state=TurnState.RUNNING).exists():
+        return
+    if _has_anything_to_forget(session_pk):
+        start_new(session=session, turn_id=turn_id, now=now)
+
+
+def _has_anything_to_forget(session_pk: int) -> bool:
+    said = HistoryMessage.objects.filter(kind__in=HistoryKind.for_agents())
+    return any(said.filter(session=pk, id__gt=start).exists() for pk, start in _starts(session_pk).items())
 
 
 def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None:

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from botsrt.core import backoff
-from botsrt.core.errors import InvalidInput, NotFound
+from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.messages import InboundMessage, Route
 from botsrt.core.ports import HistoryItem
 from botsrt.core.states import (
@@ -43,6 +43,9 @@ from botsrt.services import bots, dlq, identity, news, notices, nudge, pairing, 
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 from botsrt.services.notices import Address
+
+#: ``outcome_reason`` of an entry whose reply went to the program that asked, and to no platform.
+RETURNED = "returned_to_caller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,7 @@ class Result:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     kind: HistoryKind = HistoryKind.CHAT
     request: Pairing | None = None  # whose code is written into the reply when it leaves
+    is_returned: bool = False  # whoever asked has the reply: nothing is sent
 
 
 # -- claim ----
@@ -157,6 +161,58 @@ def claim(
         claimed = _claimed(won)
         news.changed("journal", [entry_id for turn in claimed for entry_id in turn.entry_ids])
         return claimed
+
+
+def claim_entry(
+    *, entry_id: int, worker_id: str, lease: timedelta, claim_timeout: timedelta, lane: str = "", now: datetime
+) -> ClaimedTurn | None:
+    """Claim one pending entry for a turn of its own, due or not, whether or not its bot is enabled.
+
+    Args:
+        lane: where it runs; empty: in the lane of its session.
+
+    Returns:
+        None while another turn of its lane runs.
+
+    Raises:
+        NotFound: there is no such entry.
+        Conflict: it is not pending (any more), or the bot does not have the conversation.
+    """
+    with transaction.atomic():
+        entry = JournalEntry.objects.filter(pk=entry_id).first()
+        if entry is None or entry.session_id is None:
+            raise NotFound(f"There is no journal entry {entry_id} with a message.")
+        session = BotSession.objects.select_for_update(no_key=True).get(pk=entry.session_id)
+        if session.handler != Handler.BOT:
+            raise Conflict(
+                f"The bot does not have the conversation {session.session_id}: {session.handler_by} took it over, or "
+                "paused the bot."
+            )
+        turn = Turn(
+            id=new_turn_id(),
+            lane=lane or session.lane,
+            session=session,
+            generation=session.epoch,
+            worker_id=worker_id,
+            lease_expires_at=now + lease,
+            deadline_at=now + claim_timeout,
+            trigger=entry.trigger,
+            run_mode=entry.run_mode,
+            requested_by=entry.requested_by,
+            request_reason=entry.request_reason,
+            attempt=entry.attempts + entry.deaths + 1,
+            started_at=now,
+        )
+        Turn.objects.bulk_create([turn], ignore_conflicts=True)
+        if not Turn.objects.filter(id=turn.id).exists():
+            return None
+        taken = JournalEntry.objects.filter(pk=entry_id, state=EntryState.PENDING).update(
+            state=EntryState.CLAIMED, turn=turn.id, claimed_at=now, lane=session.lane
+        )
+        if not taken:
+            raise Conflict(f"Journal entry {entry_id} is {entry.state}; somebody else has it.")
+        news.changed("journal", [entry_id])
+        return _claimed([turn.id])[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +448,8 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
     """Everything that ``result`` means for the entries, the history and the outbox."""
     is_late = late_after is not None and now - min(entry.received_at for entry in turn.entries) > late_after
     is_held = bool(result.parts) and (is_late or turn.run_mode == RunMode.HOLD)
-    state, outcome = _ending(has_reply=bool(result.parts), is_held=is_held)
+    is_returned = result.is_returned and bool(result.text)
+    state, outcome = _ending(has_reply=bool(result.parts) or is_returned, is_held=is_held)
     claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
     for entry_id, reason in result.dropped.items():
         claimed.filter(pk=entry_id).update(
@@ -402,7 +459,7 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
         claimed.filter(pk=entry_id).update(state=EntryState.HELD, outcome=Outcome.HELD, outcome_reason=reason)
     kept = [entry for entry in turn.entries if entry.id not in result.dropped and entry.id not in result.held]
     if kept:
-        claimed.update(state=state, outcome=outcome, completed_at=now)
+        claimed.update(state=state, outcome=outcome, outcome_reason=RETURNED if is_returned else "", completed_at=now)
         HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
         BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
     if result.parts:
@@ -532,6 +589,9 @@ def fail(
     Entries of a turn over several are tried again one by one, so that one bad message takes no other with it. The
     person is told once, when the next try is more than ``notice_after`` away.
 
+    Args:
+        notice_text: what they are told; empty: nothing.
+
     Returns:
         False when the turn is no longer running: nothing was changed.
     """
@@ -559,9 +619,30 @@ def fail(
                     now=now,
                 )
                 is_far = True
-            if is_far:
+            if is_far and notice_text:
                 _tell_of_trouble(turn, entry, text=notice_text, now=now)
         nudge.journal()
+        news.changed("journal", turn.entry_ids)
+        return True
+
+
+def give_up(*, turn: ClaimedTurn, failure: Failure, now: datetime) -> bool:
+    """End a turn that failed, where whoever asked has heard why and nobody else waits: its entries are discarded.
+
+    Returns:
+        False when the turn is no longer running: nothing was changed.
+    """
+    state = TurnState.TIMED_OUT if failure.is_timeout else TurnState.FAILED
+    with transaction.atomic():
+        if not _end(turn.id, state, now=now, error_class=failure.error_class, error_text=failure.error_text):
+            return False
+        JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED).update(
+            state=EntryState.DISCARDED,
+            outcome=Outcome.DISCARDED,
+            outcome_reason=f"{failure.error_class}: {failure.error_text}",
+            attempts=F("attempts") + 1,
+            completed_at=now,
+        )
         news.changed("journal", turn.entry_ids)
         return True
 
@@ -581,6 +662,8 @@ def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, no
     identity.refresh(lane=turn.lane, now=now)
     contacts = {entry.root_id for entry in turn.entries}
     bot = bots.views(accounts=[turn.account]).get(turn.account)
+    if bot is not None and bot.session_ttl is not None:
+        sessions.begin_anew_after_silence(session_pk=turn.session_pk, turn_id=turn.id, ttl=bot.session_ttl, now=now)
     standings: Mapping[int, Standing] = {}
     if bot is not None and bot.rules.policy != UnknownUserPolicy.ALLOW:
         standings = pairing.standings(account=turn.account, contact_ids=contacts, refused_for=refused_for, now=now)

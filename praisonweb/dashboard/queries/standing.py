@@ -35,5 +35,7 @@ REASONS: Mapping[str, str] = {
     "pairing_expired": "Nobody decided about the request that this message began while its code was valid.",
     "pairing_full": "The bot had as many requests as it may have; the sender was asked to try again later.",
     "answered_by_staff": "Staff answered it themselves.",
+    "completed_by_program": "A program took it, and said that it is done.",
+    "returned_to_caller": "The program that asked has the answer; it was sent to nobody.",
     "linked": "It proved that two accounts are one human.",
 }
