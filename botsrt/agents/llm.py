@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,12 @@ class Agent(BaseAgent):
         ),
     )
 
-    def __init__(self, config: AgentConfig) -> None:
-        """Check what can be checked without the network; make agents off the event loop: the library is large."""
+    def __init__(self, config: AgentConfig, *, tools: Sequence[Callable[..., Any]] = ()) -> None:
+        """Check what can be checked without the network; make agents off the event loop: the library is large.
+
+        Args:
+            tools: functions it may call, beside those that the profile names.
+        """
         super().__init__(config)
         importlib.import_module("pydantic_ai")
         key = self.setting("api_key")
@@ -75,7 +79,7 @@ class Agent(BaseAgent):
         self._temperature = self._number("temperature", least=0, most=2)
         self._max_tokens = self._number("max_tokens", least=1, most=1_000_000)
         self._max_requests = int(self._number("max_requests", least=1, most=100) or 1)
-        self._tools = self._found_tools()
+        self._tools = self._allowed([*self._named_tools(), *tools])
         self._model: Model[AgentRequest, str] | None = None
         self._client: AsyncOpenAI | None = None
 
@@ -163,13 +167,17 @@ class Agent(BaseAgent):
         except (ImportError, UserError, ValueError) as error:
             raise AgentUnavailable(f"model {name}: {error}") from error
 
-    def _found_tools(self) -> list[Callable[..., Any]]:
-        """The tools that the profile names, without those that it must not have."""
+    def _named_tools(self) -> list[Callable[..., Any]]:
+        """The tools that the profile names."""
         names = [name.strip() for name in self.setting("tools").split(",") if name.strip()]
         tools = [dotted.named(name, setting="tools") for name in names]
         for name, tool in zip(names, tools, strict=True):
             if not callable(tool):
                 raise ConfigurationError(f"tools: {name} is a {type(tool).__name__}, which cannot be called.")
+        return tools
+
+    def _allowed(self, tools: Sequence[Callable[..., Any]]) -> list[Callable[..., Any]]:
+        """``tools`` without those that the agent must not have."""
         is_on = self.setting("dangerous_tools") == "on"
         return [tool for tool in tools if is_on or not is_dangerous(tool)]
 
