@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from django.utils import timezone
 
 from botsrt.conf import RuntimeConfig
+from botsrt.core import backoff
 from botsrt.core.actors import Actor
 from botsrt.core.context import clear_session_context, set_session_context
 from botsrt.core.errors import AgentError, Conflict, StorageUnavailable
@@ -32,11 +33,16 @@ from botsrt.services import inline, turns
 from botsrt.services.dlq import Failure
 from botsrt.services.turns import ClaimedTurn, Materials, Result
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 #: Waits between two looks at a lane in which another process runs a turn, in seconds: the first, and the longest.
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 0.5
+
+#: How often a database that is away is called again before the caller hears of it.
+_MAX_RETRIES = 5
 
 #: Renewals per lease, as of a worker's heartbeat.
 _BEATS_PER_LEASE = 3
@@ -112,7 +118,7 @@ class Inline:
         looks = 0
         while True:
             now = timezone.now()
-            turn = await self.database.call(
+            turn = await self._insist(
                 turns.claim_entry,
                 entry_id=entry_id,
                 worker_id=_RUNNER,
@@ -184,12 +190,25 @@ class Inline:
         )
         late_after = timedelta(seconds=self._config.late_reply_seconds)
         now = timezone.now()
-        if not await self.database.call(turns.finish, turn=turn, result=result, late_after=late_after, now=now):
+        if not await self._insist(turns.finish, turn=turn, result=result, late_after=late_after, now=now):
             await self.give_up(turn, Failure(error_class="Conflict", error_text="The conversation moved on."))
             raise Conflict(
                 f"The conversation {turn.session_id} moved on while the agent ran (it began anew, was taken over, or "
                 "another process took the turn for dead); the answer was not kept."
             )
+
+    async def _insist(self, service: Callable[..., T], **arguments: Any) -> T:
+        """Call the database again when it was away for a moment; the services refuse what was done already."""
+        failures = 0
+        while True:
+            try:
+                return await self.database.call(service, **arguments)
+            except StorageUnavailable:
+                failures += 1
+                if failures > _MAX_RETRIES:
+                    raise
+                wait = backoff.exponential(failures, first_seconds=0.1, max_seconds=5.0)
+                await asyncio.sleep(wait.total_seconds())
 
     async def _keep(self, turn: ClaimedTurn, asking: asyncio.Task[Any]) -> None:
         """Renew the turn's lease, and stop the run when the turn was taken away: by staff, or by a sweep."""

@@ -188,9 +188,13 @@ def claim_entry(
                 f"The bot does not have the conversation {session.session_id}: {session.handler_by} took it over, or "
                 "paused the bot."
             )
+        lane = lane or session.lane
+        # Looked at before it is tried: on PostgreSQL the try would wait for the end of that turn, which waits for us.
+        if Turn.objects.filter(lane=lane, state=TurnState.RUNNING).exists():
+            return None
         turn = Turn(
             id=new_turn_id(),
-            lane=lane or session.lane,
+            lane=lane,
             session=session,
             generation=session.epoch,
             worker_id=worker_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ from tests.acceptance.home import ROOT
 
 #: How long a script may take, in seconds; generous, because machines that run tests are busy.
 SECONDS = 90.0
+
+_numbers = itertools.count(1)
 
 _IMPORT = re.compile(r"^from praisonai(?:agents)?(?:\.\w+)* import", re.MULTILINE)
 
@@ -93,7 +96,7 @@ class Scripts:
         return process.returncode or 0, out.decode()
 
     async def _start(self, code: str, **env: str) -> asyncio.subprocess.Process:
-        path = self.folder / "script.py"
+        path = self.folder / f"script{next(_numbers)}.py"
         path.write_text(code)
         return await asyncio.create_subprocess_exec(
             sys.executable,
