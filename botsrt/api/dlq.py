@@ -19,6 +19,7 @@ from botsrt.api import loop
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict
 from botsrt.core.messages import InboundMessage, Sender
+from botsrt.core.redact import redact
 from botsrt.core.states import DLQState
 from botsrt.models import DLQItem
 from botsrt.runtime.db import Database
@@ -78,7 +79,7 @@ class InboundDLQ:
         self._owner = f"library-{secrets.token_hex(6)}"
 
     def __repr__(self) -> str:
-        return f"InboundDLQ(path={os.fspath(self.path)!r})"
+        return f"InboundDLQ(path={redact(os.fspath(self.path))!r})"
 
     @property
     def database(self) -> Database:

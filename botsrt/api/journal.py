@@ -17,6 +17,7 @@ from botsrt.api import loop
 from botsrt.conf import RuntimeConfig
 from botsrt.core.errors import Conflict, InvalidInput
 from botsrt.core.messages import InboundMessage, Sender
+from botsrt.core.redact import redact
 from botsrt.runtime.db import Database
 from botsrt.services import housekeeping, inline, turns
 
@@ -63,7 +64,7 @@ class InboundJournal:
         self._since_tidied = 0
 
     def __repr__(self) -> str:
-        return f"InboundJournal(path={os.fspath(self.path)!r})"
+        return f"InboundJournal(path={redact(os.fspath(self.path))!r})"
 
     @property
     def database(self) -> Database:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.acceptance.home import ROOT
 from tests.acceptance.test_pairing_flow import texts, until
 from tests.fakes.openai import OpenAIServer
 from tests.fakes.telegram import TOKEN, TelegramServer
 from tests.library.scripts import Scripts, ported
+
+MANAGE = ROOT / "manage.py"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -242,18 +246,31 @@ async def test_a_tool_knows_who_writes(scripts: Scripts, openai: OpenAIServer) -
     assert openai.requests[1]["messages"][-1]["content"] == "You are Alice on telegram"
 
 
-async def test_a_tool_of_a_script_waits_for_its_script(scripts: Scripts, openai: OpenAIServer) -> None:
-    """What only that program has cannot be run by another: the message waits."""
+async def test_what_only_a_script_has_waits_for_the_script(scripts: Scripts, openai: OpenAIServer) -> None:
+    """Another process cannot call the script's function, and says nothing instead of answering without it."""
     async with TelegramServer() as server:
         run = "from botsrt import Bot\nBot('telegram', agent=agent).run()\n"
+        server.bot.say("hello", user=7)
         async with scripts.running(ported(TOOL) + run, **telegram(server)):
-            await until(
-                lambda: server.bot.is_acknowledged(server.bot.say("hi", user=7)) or texts(server, 7), seconds=60
-            )
-        code, shown = await scripts.manage("agents", "list", "--json")
-        assert code == 0
-        (agent,) = [row for row in json.loads(shown) if row["name"] == "library.assistant"]
-        assert agent["kind"] == "library"
+            await until(lambda: texts(server, 7) == ["hello"], seconds=60)
+        server.bot.say("and now?", user=7)
+        runbots = (
+            "import runpy, sys\nsys.argv = ['manage.py', 'runbots']\n"
+            f"runpy.run_path({str(MANAGE)!r}, run_name='__main__')\n"
+        )
+        async with scripts.running(runbots, **telegram(server)):
+            await until(lambda: turn_states(scripts) == ["cancelled", "finished"], seconds=60)
+        assert texts(server, 7) == ["hello"]
+    (entry,) = json.loads((await scripts.manage("journal", "list", "--state", "pending", "--json"))[1])
+    assert entry["attempts"] == 0
+
+
+def turn_states(scripts: Scripts) -> list[str]:
+    connection = sqlite3.connect(scripts.folder / "praison" / "praisonweb.sqlite3")
+    try:
+        return sorted(state for (state,) in connection.execute("SELECT state FROM botsrt_turn"))
+    finally:
+        connection.close()
 
 
 async def test_a_mirror_is_in_the_history(scripts: Scripts, openai: OpenAIServer) -> None:

@@ -174,6 +174,16 @@ def test_a_file_that_is_no_database_is_an_error_and_stays(tmp_path: Path) -> Non
     assert path.read_text().startswith("my notes")
 
 
+def test_a_password_is_not_shown() -> None:
+    url = "postgresql://shop:tall-secret@127.0.0.1:1/nothing"
+    journal, dlq = InboundJournal(path=url), InboundDLQ(path=url)
+    with pytest.raises(ConfigurationError, match="cannot be used") as caught:
+        journal.receive("telegram", "shop", "c1", "1")
+    for shown in (repr(journal), repr(dlq), str(caught.value)):
+        assert "127.0.0.1" in shown
+        assert "tall-secret" not in shown
+
+
 def test_threads_share_a_journal(journal: InboundJournal) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
