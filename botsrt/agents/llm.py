@@ -101,7 +101,7 @@ class Agent(BaseAgent):
                 raise AgentUnavailable(f"The provider refuses the key of {self._key_name or 'no variable'}.") from error
             except UnexpectedModelBehavior as error:
                 raise TransientAgentError(as_agent_error(error).args[0]) from error
-        return AgentReply(text=done.output, usage=_usage(done))
+        return AgentReply(text=done.output, usage=_usage(done), runtime_state=_tool_calls(done))
 
     def obstacle(self) -> str:
         if self._key_name and not os.environ.get(self._key_name):
@@ -224,6 +224,13 @@ def _history(request: AgentRequest) -> Iterator[ModelMessage]:
             yield ModelResponse(parts=[TextPart(content=item.text)])
         else:
             yield ModelRequest(parts=[UserPromptPart(content=item.text)])
+
+
+def _tool_calls(done: Any) -> dict[str, Any]:
+    """The tools that were called in a run, with the ids of the calls; nothing where there were none."""
+    parts = (part for message in done.new_messages() for part in message.parts if part.part_kind == "tool-call")
+    calls = [{"id": part.tool_call_id, "name": part.tool_name} for part in parts]
+    return {"tool_calls": calls} if calls else {}
 
 
 def _usage(done: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ DEFAULT_MODEL = "gpt-5-mini"
 #: Who acts, in the audit.
 PROGRAM = Actor(name="library")
 
-_MEMORY_KEYS = ("db", "session_id")
+_MEMORY_KEYS = ("db", "session_id", "mirror_runtime_state")
 
 
 class Agent:
@@ -58,7 +58,8 @@ class Agent:
             instructions: what a language model is told about its task.
             tools: functions that a language model may call; they can read ``get_session_context()``.
             memory: ``db``, the path of an SQLite file or the URL of a PostgreSQL database (without it: the project's
-                database), and ``session_id``, the conversation (without it: a new one).
+                database); ``session_id``, the conversation (without it: a new one); ``mirror_runtime_state``, whether
+                what the agent keeps from turn to turn is stored with it (no).
             kind: a kind of agent, as of ``manage.py agents add``.
             llm: the model; else what ``OPENAI_MODEL_NAME`` says, else gpt-5-mini.
             settings: other settings of the kind, such as ``{"base_url": …}``.
@@ -67,15 +68,16 @@ class Agent:
             InvalidInput: something of this cannot be used.
             ConfigurationError: ``db`` names no database, or the settings cannot work.
         """
-        given = {"db": None, "session_id": "", **(memory or {})}
+        given = {"db": None, "session_id": "", "mirror_runtime_state": False, **(memory or {})}
         if unknown := given.keys() - set(_MEMORY_KEYS):
             raise InvalidInput(
-                "memory", f"{', '.join(sorted(unknown))}: there is no such key; write db and session_id."
+                "memory", f"{', '.join(sorted(unknown))}: there is no such key; write {', '.join(_MEMORY_KEYS)}."
             )
         if tools and kind != "llm":
             raise InvalidInput("tools", f"agents of kind {kind} take none.")
         self.name = name
         self.session_id = str(given["session_id"] or f"{slug(name)}-{uuid.uuid4().hex[:12]}")
+        self._mirrors_runtime_state = bool(given["mirror_runtime_state"])
         self._tools = tuple(tools)
         chosen = {"model": llm or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL} if kind == "llm" else {}
         config = conf.load()
@@ -147,7 +149,7 @@ class Agent:
         agent, stored = await self.on_loop(), await self._begun()
 
         async def choose(materials: Materials) -> Answering:
-            return Answering(agent=agent, profile=stored)
+            return Answering(agent=agent, profile=stored, mirrors_runtime_state=self._mirrors_runtime_state)
 
         reply = await self._inline.say(session_id=self.session_id, text=prompt, actor=PROGRAM, choose=choose)
         return reply.text

@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from django.utils import timezone
 
 from botsrt.conf import RuntimeConfig
-from botsrt.core import backoff
+from botsrt.core import backoff, runtime_state
 from botsrt.core.actors import Actor
 from botsrt.core.context import clear_session_context, set_session_context
 from botsrt.core.errors import AgentError, Conflict, StorageUnavailable
@@ -57,6 +57,7 @@ class Answering:
 
     agent: Agent
     profile: AgentConfig
+    mirrors_runtime_state: bool = False
 
 
 #: Finds the agent of a turn; raises what the caller shall hear.
@@ -166,12 +167,17 @@ class Inline:
             now=timezone.now(),
         )
         answering = await choose(materials)
+        if not answering.mirrors_runtime_state:
+            materials = replace(materials, runtime_state={})
         request = make_request(turn, turn.entries, materials)
         token = set_session_context(request.context)
         deadline = asyncio.timeout(self._config.run_timeout_seconds)
         try:
             async with deadline:
-                return answering, await answering.agent.run(request)
+                reply = await answering.agent.run(request)
+                if answering.mirrors_runtime_state:
+                    runtime_state.check(reply.runtime_state)
+                return answering, reply
         except TimeoutError as error:
             if not deadline.expired():  # the agent's own time-out, not ours
                 raise
@@ -186,6 +192,8 @@ class Inline:
             agent_version=answering.profile.version,
             usage=reply.usage,
             metadata=reply.metadata,
+            runtime_id=answering.profile.kind,
+            runtime_state=reply.runtime_state if answering.mirrors_runtime_state else {},
             is_returned=True,
         )
         late_after = timedelta(seconds=self._config.late_reply_seconds)

@@ -49,7 +49,11 @@ class Conversation:
             if materials.bot is not None
             else await self._database.call(inline.library_profile, session_id=self.session_id)
         )
-        return Answering(agent=await self._agents.get(profile), profile=profile)
+        return Answering(
+            agent=await self._agents.get(profile),
+            profile=profile,
+            mirrors_runtime_state=materials.bot is not None and materials.bot.mirrors_runtime_state,
+        )
 
 
 @asynccontextmanager

@@ -46,6 +46,12 @@ COMMON_SETTINGS = (
         help="Seconds without a word after which a conversation begins anew; empty: never. Nothing is removed.",
     ),
     Option(
+        name="mirror_runtime_state",
+        help="Whether what the agent keeps from turn to turn (tool calls, for one) is stored with the session.",
+        default="off",
+        choices=("off", "on"),
+    ),
+    Option(
         name="unknown_sends",
         help="What happens to a message whose sending was cut.",
         default=UnknownSendPolicy.RESEND,
@@ -81,6 +87,7 @@ class BotView:
     owners: frozenset[str]  # user ids on the bot's platform
     link: LinkConfirmation
     session_ttl: timedelta | None  # of silence, after which a conversation begins anew; None: it never does
+    mirrors_runtime_state: bool
     unknown_sends: UnknownSendPolicy
     agent: AgentConfig
 
@@ -446,6 +453,7 @@ def _view(bot: Bot) -> BotView:
         owners=owners,
         link=LinkConfirmation(setting("link")),
         session_ttl=timedelta(seconds=float(ttl)) if (ttl := setting("session_ttl")) else None,
+        mirrors_runtime_state=setting("mirror_runtime_state") == "on",
         unknown_sends=UnknownSendPolicy(setting("unknown_sends")),
         agent=_config_of(bot.agent),
     )

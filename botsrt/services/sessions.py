@@ -16,8 +16,9 @@ from django.db.models import Max, Q
 from botsrt.core import keys
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import HistoryItem
+from botsrt.core.runtime_state import RuntimeState, with_turn
 from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope, TurnState
-from botsrt.core.text import one_line
+from botsrt.core.text import one_line, storable_json
 from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage, Turn
 from botsrt.services import identity, lanes
 
@@ -158,6 +159,19 @@ def _has_anything_to_forget(session_pk: int) -> bool:
     return any(said.filter(session=pk, id__gt=start).exists() for pk, start in _starts(session_pk).items())
 
 
+def runtime_state(*, session_pk: int) -> RuntimeState:
+    """What agents kept of the session."""
+    state: RuntimeState = BotSession.objects.values_list("runtime_state", flat=True).get(pk=session_pk)
+    return state
+
+
+def keep_runtime_state(*, session_pk: int, runtime_id: str, turn_id: uuid.UUID, state: Mapping[str, Any]) -> None:
+    """Add what a turn that ends now wants to keep; its lane is still its own."""
+    current = runtime_state(session_pk=session_pk)
+    kept = with_turn(current, runtime_id=runtime_id, turn_id=str(turn_id), state=state)
+    BotSession.objects.filter(pk=session_pk).update(runtime_state=storable_json(kept))
+
+
 def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None:
     """The conversation begins anew: the agent no longer sees what was said. Everything stays readable for staff.
 
@@ -181,4 +195,4 @@ def start_new(*, session: BotSession, turn_id: uuid.UUID, now: datetime) -> None
             together.update(context_start=divider.pk)
             if identity.external() is not None:
                 begun = BotSession.objects.filter(lane=session.lane, scope=SessionScope.PER_USER)
-        begun.update(context_start=divider.pk)
+        begun.update(context_start=divider.pk, runtime_state={})

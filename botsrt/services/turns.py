@@ -21,6 +21,7 @@ from botsrt.core import backoff
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.messages import InboundMessage, Route
 from botsrt.core.ports import HistoryItem
+from botsrt.core.runtime_state import RuntimeState
 from botsrt.core.states import (
     DLQReason,
     EntryState,
@@ -101,6 +102,8 @@ class Result:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     kind: HistoryKind = HistoryKind.CHAT
     request: Pairing | None = None  # whose code is written into the reply when it leaves
+    runtime_id: str = ""  # whose state it is
+    runtime_state: Mapping[str, Any] = field(default_factory=dict)  # to keep of this turn; empty: nothing
     is_returned: bool = False  # whoever asked has the reply: nothing is sent
 
 
@@ -466,6 +469,10 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
         claimed.update(state=state, outcome=outcome, outcome_reason=RETURNED if is_returned else "", completed_at=now)
         HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
         BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
+    if result.runtime_state:
+        sessions.keep_runtime_state(
+            session_pk=turn.session_pk, runtime_id=result.runtime_id, turn_id=turn.id, state=result.runtime_state
+        )
     if result.parts:
         OutboxMessage.objects.bulk_create(
             _outbox_rows(turn, result, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
@@ -659,6 +666,7 @@ class Materials:
     standings: Mapping[int, Standing]  # root contact → what staff decided; none: unknown
     persons: Mapping[int, str]  # root contact → unified user id, where linked
     history: tuple[HistoryItem, ...]
+    runtime_state: RuntimeState = field(default_factory=dict)  # where the bot mirrors it, or there is no bot
 
 
 def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, now: datetime) -> Materials:
@@ -676,6 +684,9 @@ def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, no
         standings=standings,
         persons=identity.persons_of(contacts),
         history=sessions.history(session_pk=turn.session_pk, max_messages=max_history),
+        runtime_state=(
+            sessions.runtime_state(session_pk=turn.session_pk) if bot is None or bot.mirrors_runtime_state else {}
+        ),
     )
 
 

@@ -179,6 +179,23 @@ async def test_a_session_id_that_is_too_long_is_refused(file: Path) -> None:
         await an_agent(file, "x" * 201).achat("hello")
 
 
+async def test_what_it_keeps_is_stored_and_restored_only_where_that_is_wanted(file: Path, openai: OpenAIServer) -> None:
+    async def asked(*, mirror: bool) -> Any:
+        memory = {"db": file, "session_id": "one", "mirror_runtime_state": mirror}
+        agent = Agent(name="Helper", memory=memory, tools=[module_tool])
+        openai.call("module_tool")
+        openai.say("Three.")
+        await agent.achat("how much?")
+        return stored(agent, lambda: BotSession.objects.get().runtime_state)
+
+    assert await asked(mirror=False) == {}
+    (turn_id,) = (await asked(mirror=True))["llm"]
+    kept = (await asked(mirror=True))["llm"]
+    assert list(kept) == sorted(kept)
+    assert (turn_id in kept, len(kept)) == (True, 2)
+    assert {call["name"] for state in kept.values() for call in state["tool_calls"]} == {"module_tool"}
+
+
 # -- profiles ----
 
 
