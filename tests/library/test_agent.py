@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from botsrt import Agent
 from botsrt.agents import library, python
@@ -119,7 +120,7 @@ async def test_a_session_id_is_made_where_none_is_given(file: Path) -> None:
 async def test_without_a_database_it_is_the_projects(openai: OpenAIServer) -> None:
     agent = Agent(name="Helper", memory={"session_id": "here"})
     await agent.achat("hello")
-    session = await asyncio.to_thread(BotSession.objects.get)
+    session = await sync_to_async(BotSession.objects.get)()
     assert (session.session_id, session.platform, session.account) == ("here", "library", "helper")
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from botsrt.conf import RuntimeConfig
@@ -76,7 +77,7 @@ def asking(program: Inline, slow: Slow, text: str) -> asyncio.Task[AgentReply]:
 
 async def until(condition) -> None:
     async with asyncio.timeout(10):
-        while not await asyncio.to_thread(condition):
+        while not await sync_to_async(condition)():
             await asyncio.sleep(0.02)
 
 
@@ -86,12 +87,12 @@ async def test_it_waits_for_the_turn_of_a_worker(program: Inline, slow: Slow) ->
         received("from the platform", now=now)
         return claim_one(now=now)
 
-    turn = await asyncio.to_thread(a_worker_claims)
+    turn = await sync_to_async(a_worker_claims)()
     task = asking(program, slow, "from the program")
     await until(lambda: JournalEntry.objects.filter(state=EntryState.PENDING).exists())
     assert not slow.texts
     slow.let_go.set()
-    await asyncio.to_thread(finish, turn, "answer of the worker")
+    await sync_to_async(finish)(turn, "answer of the worker")
     assert (await task).text == "re: from the program"
     assert slow.histories == [4]
 
@@ -99,8 +100,8 @@ async def test_it_waits_for_the_turn_of_a_worker(program: Inline, slow: Slow) ->
 async def test_a_worker_leaves_it_alone_and_would_not_send_it(program: Inline, slow: Slow) -> None:
     task = asking(program, slow, "mine")
     await slow.started.wait()
-    assert await asyncio.to_thread(claim, now=timezone.now()) == []
-    entry = await asyncio.to_thread(JournalEntry.objects.latest, "id")
+    assert await sync_to_async(claim)(now=timezone.now()) == []
+    entry = await sync_to_async(JournalEntry.objects.latest)("id")
     assert (entry.run_mode, entry.runs_alone) == (RunMode.HOLD, True)
     slow.let_go.set()
     await task
@@ -130,12 +131,10 @@ async def test_two_programs_never_run_at_once(bridge: Database, config: RuntimeC
 async def test_a_takeover_stops_the_run_and_the_caller_is_told(program: Inline, slow: Slow) -> None:
     task = asking(program, slow, "hello?")
     await slow.started.wait()
-    await asyncio.to_thread(
-        handling.hand_to, session_id=SESSION, handler=Handler.HUMAN, actor=ALICE, now=timezone.now()
-    )
+    await sync_to_async(handling.hand_to)(session_id=SESSION, handler=Handler.HUMAN, actor=ALICE, now=timezone.now())
     with pytest.raises(Conflict, match="was stopped"):
         await task
-    assert await asyncio.to_thread(HistoryMessage.objects.filter(kind="chat").count) == 2
+    assert await sync_to_async(HistoryMessage.objects.filter(kind="chat").count)() == 2
 
 
 async def test_a_caller_that_goes_away_leaves_nothing_running(program: Inline, slow: Slow) -> None:
@@ -144,9 +143,9 @@ async def test_a_caller_that_goes_away_leaves_nothing_running(program: Inline, s
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    entry = await asyncio.to_thread(JournalEntry.objects.latest, "id")
+    entry = await sync_to_async(JournalEntry.objects.latest)("id")
     assert entry.state == EntryState.DISCARDED
-    assert not await asyncio.to_thread(Turn.objects.filter(state=TurnState.RUNNING).exists)
+    assert not await sync_to_async(Turn.objects.filter(state=TurnState.RUNNING).exists)()
 
 
 async def test_a_caller_that_stops_waiting_for_the_lane_leaves_nothing_behind(program: Inline, slow: Slow) -> None:
@@ -161,7 +160,7 @@ async def test_a_caller_that_stops_waiting_for_the_lane_leaves_nothing_behind(pr
     two.cancel()
     with pytest.raises(asyncio.CancelledError):
         await two
-    entry = await asyncio.to_thread(JournalEntry.objects.latest, "id")
+    entry = await sync_to_async(JournalEntry.objects.latest)("id")
     assert (entry.payload["text"], entry.state) == ("two", EntryState.DISCARDED)
     slow.let_go.set()
     await one
@@ -170,7 +169,7 @@ async def test_a_caller_that_stops_waiting_for_the_lane_leaves_nothing_behind(pr
 async def test_a_run_that_takes_too_long_is_cut_off(program: Inline, slow: Slow, config: RuntimeConfig) -> None:
     with pytest.raises(AgentError, match=f"did not answer within {config.run_timeout_seconds:g} s"):
         await asking(program, slow, "hello")
-    turn = await asyncio.to_thread(Turn.objects.latest, "started_at")
+    turn = await sync_to_async(Turn.objects.latest)("started_at")
     assert turn.state == TurnState.TIMED_OUT
 
 
@@ -181,11 +180,11 @@ async def test_the_lane_of_a_dead_program_is_freed_by_the_next_one(program: Inli
         inline_claim(entry_id, then)
         return entry_id
 
-    lost = await asyncio.to_thread(a_program_dies)
+    lost = await sync_to_async(a_program_dies)()
     slow.let_go.set()
     assert (await asking(program, slow, "next")).text == "re: next"
     assert (await asking(program, slow, "after that")).text == "re: after that"
-    entry = await asyncio.to_thread(JournalEntry.objects.get, pk=lost)
+    entry = await sync_to_async(JournalEntry.objects.get)(pk=lost)
     assert (entry.state, entry.outcome_reason) == (
         EntryState.DISCARDED,
         "Whoever said this went away before the answer.",
@@ -207,5 +206,5 @@ async def test_a_session_is_made_once(bridge: Database) -> None:
         )
     )
     assert sorted(made) == [False] * 4 + [True]
-    session = await asyncio.to_thread(BotSession.objects.get, session_id="mine")
+    session = await sync_to_async(BotSession.objects.get)(session_id="mine")
     assert (session.lane, session.account) == ("bot_library_mine", "helper")
