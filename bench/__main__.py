@@ -36,13 +36,19 @@ _TITLES = {
     "memory": "Memory: growth over 10,000 new contacts",
     "identity": "Identity: resolve a contact, load a person's history, through the bridge; five contacts to a person",
     "pages": "Pages: what the server takes for each page with 1,000,000 messages and 200,000 entries, 10 requests each",
+    "resume": "Resume: turns per second of two processes that continue one session, 1,000 turns each, echo agent",
     "sockets": "Sockets: open pages beside a bot that answers 50 messages a second, one process with the site, 60 s",
     "soak": "Soak: 200,000 messages of 100,000 people, one runbots, an agent made anew for each; growth when warm",
 }
 
 #: Kinds that grow with the journal; those that have a program of their own; those that only one database is asked for.
 _GROWING = ("receive", "cycle", "turn")
-_PROGRAMS = {"pages": "bench.pages", "sockets": "bench.sockets", "soak": "bench.soak"}
+_PROGRAMS = {
+    "pages": "bench.pages",
+    "resume": "bench.resume",
+    "sockets": "bench.sockets",
+    "soak": "bench.soak",
+}
 _SQLITE_ALONE = ("sockets", "soak")
 
 

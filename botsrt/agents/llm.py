@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,12 @@ class Agent(BaseAgent):
         ),
     )
 
-    def __init__(self, config: AgentConfig) -> None:
-        """Check what can be checked without the network; make agents off the event loop: the library is large."""
+    def __init__(self, config: AgentConfig, *, tools: Sequence[Callable[..., Any]] = ()) -> None:
+        """Check what can be checked without the network; make agents off the event loop: the library is large.
+
+        Args:
+            tools: functions it may call, beside those that the profile names.
+        """
         super().__init__(config)
         importlib.import_module("pydantic_ai")
         key = self.setting("api_key")
@@ -93,7 +97,7 @@ class Agent(BaseAgent):
         self._temperature = self._number("temperature", least=0, most=2)
         self._max_tokens = self._number("max_tokens", least=1, most=1_000_000)
         self._max_requests = int(self._number("max_requests", least=1, most=100) or 1)
-        self._tools = self._found_tools()
+        self._tools = self._allowed([*self._named_tools(), *tools])
         self._sees = self.setting("images") == "on"
         self._model: Model[AgentRequest, str] | None = None
         self._client: AsyncOpenAI | None = None
@@ -127,7 +131,7 @@ class Agent(BaseAgent):
                 raise
             except (UnexpectedModelBehavior, ModelAPIError) as error:  # no answer, or one that broke off
                 raise TransientAgentError(as_agent_error(error).args[0]) from error
-        return AgentReply(text=done.output, usage=_usage(done))
+        return AgentReply(text=done.output, usage=_usage(done), runtime_state=_tool_calls(done))
 
     def obstacle(self) -> str:
         if self._key_name and not os.environ.get(self._key_name):
@@ -193,13 +197,17 @@ class Agent(BaseAgent):
         except (ImportError, UserError, ValueError) as error:
             raise AgentUnavailable(f"model {name}: {error}") from error
 
-    def _found_tools(self) -> list[Callable[..., Any]]:
-        """The tools that the profile names, without those that it must not have."""
+    def _named_tools(self) -> list[Callable[..., Any]]:
+        """The tools that the profile names."""
         names = [name.strip() for name in self.setting("tools").split(",") if name.strip()]
         tools = [dotted.named(name, setting="tools") for name in names]
         for name, tool in zip(names, tools, strict=True):
             if not callable(tool):
                 raise ConfigurationError(f"tools: {name} is a {type(tool).__name__}, which cannot be called.")
+        return tools
+
+    def _allowed(self, tools: Sequence[Callable[..., Any]]) -> list[Callable[..., Any]]:
+        """``tools`` without those that the agent must not have."""
         is_on = self.setting("dangerous_tools") == "on"
         return [tool for tool in tools if is_on or not is_dangerous(tool)]
 
@@ -282,6 +290,13 @@ def _history(request: AgentRequest) -> Iterator[ModelMessage]:
             yield ModelResponse(parts=[TextPart(content=item.text)])
         else:
             yield ModelRequest(parts=[UserPromptPart(content=item.text)])
+
+
+def _tool_calls(done: Any) -> dict[str, Any]:
+    """The tools that were called in a run, with the ids of the calls; nothing where there were none."""
+    parts = (part for message in done.new_messages() for part in message.parts if part.part_kind == "tool-call")
+    calls = [{"id": part.tool_call_id, "name": part.tool_name} for part in parts]
+    return {"tool_calls": calls} if calls else {}
 
 
 def _usage(done: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from botsrt.agents import dotted, objects, threads
 from botsrt.agents.base import BaseAgent
 from botsrt.agents.failures import translated
 from botsrt.agents.threads import Gate
+from botsrt.core import ports
 from botsrt.core.errors import AgentError, ConfigurationError, TransientAgentError
 from botsrt.core.ports import AgentConfig, AgentReply, AgentRequest, Option
 
@@ -42,10 +43,14 @@ class Agent(BaseAgent):
         ),
     )
 
-    def __init__(self, config: AgentConfig) -> None:
-        """Import the target, which may take a while; make agents off the event loop."""
+    def __init__(self, config: AgentConfig, *, target: Any = None) -> None:
+        """Import the target, which may take a while; make agents off the event loop.
+
+        Args:
+            target: what answers, where it is at hand; the setting then only says what it is.
+        """
         super().__init__(config)
-        self._target = _load(self.setting("target"))
+        self._target = _load(self.setting("target")) if target is None else target
         self._gate = Gate(_count(self.setting("max_threads")))
 
     async def run(self, request: AgentRequest) -> AgentReply:
@@ -61,6 +66,11 @@ class Agent(BaseAgent):
             return False
         taken = method(turn_id, text)
         return bool(await taken if inspect.isawaitable(taken) else taken)
+
+    async def close(self) -> None:
+        """An agent of the library holds connections open; other targets release by themselves what they hold."""
+        if isinstance(self._target, _OfTheLibrary):
+            await self._target.agent.close()
 
     async def _call(self, request: AgentRequest) -> Any:
         if _is_generator(self._target):
@@ -114,11 +124,23 @@ def _load(target: str) -> Any:
         ConfigurationError: it names nothing that can be asked; says what to write.
     """
     found = dotted.named(target, setting="target")
+    if callable(getattr(found, "for_turns", None)):
+        return _OfTheLibrary(found.for_turns())
     if inspect.isclass(found):
         found = _made(found, target)
     if not objects.is_one(found):
         _check_callable(found, target)
     return found
+
+
+class _OfTheLibrary:
+    """An ``Agent`` of the library as a target: it answers with each request's history, not in its own conversation."""
+
+    def __init__(self, agent: ports.Agent) -> None:
+        self.agent = agent
+
+    async def __call__(self, request: AgentRequest) -> AgentReply:
+        return await self.agent.run(request)
 
 
 def _made(found: type, target: str) -> Any:

@@ -11,6 +11,9 @@ PLATFORM_NAME = re.compile(r"[a-z][a-z0-9]{0,29}")
 #: The stable id of one configured bot.
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.IGNORECASE)
 
+#: Platform of the sessions that belong to an ``Agent`` of the library; their account is the agent's name.
+LIBRARY_PLATFORM = "library"
+
 
 def direct_session_id(platform: str, user_id: str) -> str:
     """The session of one contact's direct messages. Source: the session documents, kept bit for bit."""
@@ -43,3 +46,8 @@ def group_name(account: str, channel_id: str) -> str:
     An account has no line break, so no two chats share a name.
     """
     return "chat." + hashlib.sha256(f"{account}\n{channel_id}".encode()).hexdigest()
+
+
+def library_profile(account: str) -> str:
+    """The name of a library agent's profile: apart from those that staff made."""
+    return f"{LIBRARY_PLATFORM}.{account}"

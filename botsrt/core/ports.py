@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from botsrt.core.context import SessionContext
 from botsrt.core.errors import FileUnavailable, UnreadableUpdate
 from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
+from botsrt.core.runtime_state import RuntimeState
 from botsrt.core.states import Role
 
 # -- adapters ----
@@ -234,6 +235,7 @@ class AgentRequest:
     turn_id: str  # unique for this run: an idempotency key for tools that act on the outside world
     entry_ids: tuple[int, ...]  # the journal entries answered here: the same at every attempt
     attempt: int  # 1 for the first run over these entries
+    runtime_state: RuntimeState = field(default_factory=dict)  # what agents kept of this session; core.runtime_state
     show: Callable[[str], None] = field(default=unseen, compare=False, repr=False)
     fetch: Callable[[Attachment], Awaitable[bytes]] = field(default=no_files, compare=False, repr=False)
 
@@ -250,6 +252,7 @@ class AgentReply:
     text: str
     usage: Mapping[str, Any] = field(default_factory=dict)  # tokens and cost, as the agent counts them
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    runtime_state: Mapping[str, Any] = field(default_factory=dict)  # to keep of this turn, where the bot mirrors it
 
 
 class Agent(Protocol):

@@ -41,8 +41,14 @@ class _Call:
 class Database:
     """Runs service functions on the database thread. Belongs to the event loop that first calls it."""
 
-    def __init__(self, *, max_batch: int) -> None:
+    def __init__(self, *, max_batch: int, enter: Callable[[], None] | None = None) -> None:
+        """
+        Args:
+            enter: called first on the database thread, for a database other than the project's
+                (``runtime.databases``); what it raises is raised by every call.
+        """
         self._max_batch = max_batch
+        self._enter = enter
         self._waiting: deque[_Call] = deque()
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -73,11 +79,15 @@ class Database:
 
     async def close(self) -> None:
         """Finish what waits, then end the thread and its connection."""
+        await asyncio.to_thread(self.join)
+
+    def join(self, seconds: float | None = None) -> None:
+        """``close``, for code that is not asynchronous; it waits no longer than ``seconds``."""
         with self._ready:
             self._is_closing = True
             self._ready.notify()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            self._thread.join(seconds)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -87,7 +97,13 @@ class Database:
     # -- the database thread ----
 
     def _work(self) -> None:
+        obstacle = self._entered()
         while batch := self._take():
+            if obstacle is not None:
+                for call in batch:
+                    call.error = obstacle
+                self._resolve(batch)
+                continue
             close_old_connections()
             try:
                 self._run(batch)
@@ -97,6 +113,15 @@ class Database:
                     call.error = error
             self._resolve(batch)
         connections.close_all()
+
+    def _entered(self) -> Exception | None:
+        """What keeps the database from being used; None: nothing."""
+        try:
+            if self._enter is not None:
+                self._enter()
+        except Exception as error:  # noqa: BLE001  handed to every caller
+            return error
+        return None
 
     def _take(self) -> list[_Call]:
         """All calls that wait, up to the largest batch; empty when the bridge is closing and nothing waits."""

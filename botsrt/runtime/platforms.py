@@ -39,7 +39,8 @@ def names() -> list[str]:
 
 
 def agent_kinds() -> list[str]:
-    return agent_registry.kinds(conf.load().agent_packages)
+    """The kinds that an agent can be of. One of a program is made by the program."""
+    return [name for name in agent_registry.kinds(conf.load().agent_packages) if name != "library"]
 
 
 def shape(platform: str) -> Shape:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from botsrt import conf
 from botsrt.conf import RuntimeConfig
-from botsrt.core import backoff, keys
+from botsrt.core import backoff, keys, runtime_state
 from botsrt.core.access import Decision, Verdict
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
 from botsrt.core.errors import (
@@ -187,6 +187,8 @@ async def _answer(
         metadata=reply.metadata,
         begins_anew=materials.begins_anew,
         preview_id=preview.id if preview else None,
+        runtime_id=bot.agent.kind,
+        runtime_state=reply.runtime_state if bot.mirrors_runtime_state else {},
     )
     await _finish(turn, result, database=database, config=config)
 
@@ -227,6 +229,7 @@ def make_request(
         turn_id=str(turn.id),
         entry_ids=tuple(entry.id for entry in entries),
         attempt=turn.attempt,
+        runtime_state=materials.runtime_state,
         show=show,
         fetch=fetch,
     )
@@ -251,7 +254,10 @@ async def _run_agent(agents: AgentPool, bot: BotView, request: AgentRequest, *, 
     deadline = asyncio.timeout(timeout_seconds)
     try:
         async with deadline:
-            return await (await agents.get(bot.agent)).run(request)
+            reply = await (await agents.get(bot.agent)).run(request)
+            if bot.mirrors_runtime_state:
+                runtime_state.check(reply.runtime_state)
+            return reply
     except AgentUnavailable:
         raise
     except TransientAgentError as error:

@@ -70,6 +70,12 @@ COMMON_SETTINGS = (
         choices=("on", "off"),
     ),
     Option(
+        name="mirror_runtime_state",
+        help="Whether what the agent keeps from turn to turn (tool calls, for one) is stored with the session.",
+        default="off",
+        choices=("off", "on"),
+    ),
+    Option(
         name="unknown_sends",
         help="What happens to a message whose sending was cut.",
         default=UnknownSendPolicy.RESEND,
@@ -104,6 +110,7 @@ class BotView:
     rules: access.Rules
     owners: frozenset[str]  # user ids on the bot's platform
     link: LinkConfirmation
+    mirrors_runtime_state: bool
     unknown_sends: UnknownSendPolicy
     resets: resets.Policy
     busy: BusyMode
@@ -214,6 +221,25 @@ def remove(*, account: str, actor: Actor, reason: str = "", now: datetime) -> No
         bot.delete()
         nudge.control()
         news.changed("bots")
+
+
+def adopt(*, account: str, platform: str, shape: Shape, changes: Changes, actor: Actor, now: datetime) -> None:
+    """Make sure that there is such a bot: it is added, or changed where it differs. Other settings stay as they are.
+
+    Raises:
+        NotFound, InvalidInput: as ``add``; also for a bot of this name on another platform.
+    """
+    with transaction.atomic():
+        bot = Bot.objects.select_related("agent").filter(account=account).first()
+        if bot is None:
+            add(account=account, platform=platform, shape=shape, changes=changes, actor=actor, now=now)
+            return
+        if bot.platform != platform:
+            raise InvalidInput("account", f"{account} is a bot on {bot.platform}; choose another name.")
+        before = _shown(bot)
+        _apply(bot, shape=shape, changes=changes)
+        if _shown(bot) != before:
+            change(account=account, shape=shape, changes=changes, actor=actor, now=now)
 
 
 def _apply(bot: Bot, *, shape: Shape, changes: Changes) -> None:
@@ -369,6 +395,54 @@ def remove_agent(*, name: str, actor: Actor, now: datetime) -> None:
         profile.delete()
 
 
+def adopt_agent(*, profile: AgentConfig, options: tuple[Option, ...], actor: Actor, now: datetime) -> AgentConfig:
+    """Make the profile that a program brings along the one of its name. Returns it as it is stored.
+
+    Raises:
+        InvalidInput: a field cannot be used.
+    """
+    settings = _merged("setting", {}, profile.settings, options)
+    wanted = {"kind": profile.kind, "instructions": profile.instructions, "settings": settings}
+    with transaction.atomic():
+        row, is_new = AgentProfile.objects.get_or_create(
+            name=profile.name, defaults={**wanted, "created_at": now, "updated_at": now}
+        )
+        before = {} if is_new else _agent_shown(row)
+        if is_new or any(getattr(row, name) != value for name, value in wanted.items()):
+            if not is_new:
+                AgentProfile.objects.filter(pk=row.pk).update(**wanted, version=F("version") + 1, updated_at=now)
+                row.refresh_from_db()
+            audit.record(
+                actor=actor,
+                verb="agents.add" if is_new else "agents.change",
+                object_kind="agent",
+                object_id=profile.name,
+                before=before,
+                after=_agent_shown(row),
+                now=now,
+            )
+        return _config_of(row)
+
+
+def agent_config(*, name: str) -> AgentConfig:
+    """An agent profile.
+
+    Raises:
+        NotFound: there is no such agent.
+    """
+    return _config_of(_agent(name))
+
+
+def _config_of(profile: AgentProfile) -> AgentConfig:
+    return AgentConfig(
+        name=profile.name,
+        kind=profile.kind,
+        version=profile.version,
+        instructions=profile.instructions,
+        settings=dict(profile.settings),
+    )
+
+
 def _agent_shown(profile: AgentProfile) -> dict[str, Any]:
     return {"kind": profile.kind, "settings": profile.settings, "version": profile.version}
 
@@ -400,13 +474,8 @@ def _view(bot: Bot) -> BotView:
         busy=BusyMode(setting(bot.settings, "busy")),
         resets=resets.policy(bot.settings),
         is_streaming=setting(bot.settings, "streaming") == "on",
-        agent=AgentConfig(
-            name=bot.agent.name,
-            kind=bot.agent.kind,
-            version=bot.agent.version,
-            instructions=bot.agent.instructions,
-            settings=dict(bot.agent.settings),
-        ),
+        mirrors_runtime_state=setting(bot.settings, "mirror_runtime_state") == "on",
+        agent=_config_of(bot.agent),
     )
 
 

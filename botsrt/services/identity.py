@@ -38,6 +38,9 @@ SEEN_RESOLUTION = timedelta(minutes=1)
 ACTIVE = Q(unlinked_at=None)
 
 
+_given: IdentityResolverProtocol | None = None
+
+
 @cache
 def external() -> IdentityResolverProtocol | None:
     """The resolver that the settings name; None: the tables.
@@ -45,7 +48,14 @@ def external() -> IdentityResolverProtocol | None:
     Raises:
         ConfigurationError: it cannot be used.
     """
-    return resolvers.load(conf.load().identity_resolver)
+    return _given if _given is not None else resolvers.load(conf.load().identity_resolver)
+
+
+def resolve_with(resolver: IdentityResolverProtocol | None) -> None:
+    """Let ``resolver`` say who is who in this process, whatever the settings name; None: as the settings say."""
+    global _given
+    _given = resolver
+    external.cache_clear()
 
 
 # -- contacts ----

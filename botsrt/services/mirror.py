@@ -74,6 +74,15 @@ def append(
     return True
 
 
+def has_conversation(*, user_id: str) -> bool:
+    """Whether a mirror to ``user_id`` would find a conversation."""
+    try:
+        _session_of(user_id)
+    except NotFound:
+        return False
+    return True
+
+
 def _session_of(user_id: str) -> int:
     exact = BotSession.objects.filter(session_id=user_id).values_list("pk", flat=True).first()
     if exact is not None:

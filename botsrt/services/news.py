@@ -16,6 +16,8 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 
+from botsrt.services import nudge
+
 Topic = Literal["journal", "dlq", "outbox", "bots", "pairings", "people", "operations"]
 TOPICS: tuple[Topic, ...] = ("journal", "dlq", "outbox", "bots", "pairings", "people", "operations")
 
@@ -71,4 +73,5 @@ def send_with(sender: Callable[[Topic, tuple[object, ...]], None] | None) -> Non
 
 
 def _send(topic: Topic, ids: tuple[object, ...]) -> None:
-    _sender(topic, ids)
+    if not nudge.is_muted():
+        _sender(topic, ids)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Literal
 
@@ -22,6 +23,8 @@ JOURNAL_CHANNEL = "bots.journal"
 GROUPS: dict[Kind, str] = {"outbox": "bots.outbox", "control": "bots.control"}
 
 logger = logging.getLogger(__name__)
+
+_muted: ContextVar[bool] = ContextVar("botsrt_nudges_muted", default=False)
 
 
 def journal() -> None:
@@ -69,5 +72,15 @@ def send_with(sender: Callable[[Kind], None] | None) -> None:
     _sender = sender or _deliver_from_a_thread
 
 
+def mute() -> None:
+    """This thread's database is not the project's: workers and pages would look for rows that are elsewhere."""
+    _muted.set(True)
+
+
+def is_muted() -> bool:
+    return _muted.get()
+
+
 def _send(kind: Kind) -> None:
-    _sender(kind)
+    if not is_muted():
+        _sender(kind)

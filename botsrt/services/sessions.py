@@ -16,8 +16,9 @@ from django.db.models import Q
 from botsrt.core import keys
 from botsrt.core.messages import InboundMessage
 from botsrt.core.ports import HistoryItem
+from botsrt.core.runtime_state import RuntimeState, with_turn
 from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope
-from botsrt.core.text import one_line
+from botsrt.core.text import one_line, storable_json
 from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage, Preview
 from botsrt.services import identity, lanes
 
@@ -150,6 +151,19 @@ def _parts(session_pk: int) -> dict[int, _Part]:
     }
 
 
+def runtime_state(*, session_pk: int) -> RuntimeState:
+    """What agents kept of the session."""
+    state: RuntimeState = BotSession.objects.values_list("runtime_state", flat=True).get(pk=session_pk)
+    return state
+
+
+def keep_runtime_state(*, session_pk: int, runtime_id: str, turn_id: uuid.UUID, state: Mapping[str, Any]) -> None:
+    """Add what a turn that ends now wants to keep; its lane is still its own."""
+    current = runtime_state(session_pk=session_pk)
+    kept = with_turn(current, runtime_id=runtime_id, turn_id=str(turn_id), state=state)
+    BotSession.objects.filter(pk=session_pk).update(runtime_state=storable_json(kept))
+
+
 def last_said_at(*, session_pk: int) -> datetime | None:
     """When somebody last said something in what the agent may see of the session's lane; None: nobody has.
 
@@ -188,4 +202,4 @@ def start_new(
             together.update(context_start=divider.pk)
             if identity.external() is not None:
                 begun = BotSession.objects.filter(lane=session.lane, scope=SessionScope.PER_USER)
-        begun.update(context_start=divider.pk)
+        begun.update(context_start=divider.pk, runtime_state={})

@@ -19,9 +19,10 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from botsrt.core import backoff, resets
-from botsrt.core.errors import InvalidInput, NotFound
+from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.messages import InboundMessage, Route
 from botsrt.core.ports import HistoryItem
+from botsrt.core.runtime_state import RuntimeState
 from botsrt.core.states import (
     DLQReason,
     EntryState,
@@ -44,6 +45,9 @@ from botsrt.services import bots, dlq, identity, news, notices, nudge, pairing, 
 from botsrt.services.bots import BotView
 from botsrt.services.dlq import Failure
 from botsrt.services.notices import Address
+
+#: ``outcome_reason`` of an entry whose reply went to the program that asked, and to no platform.
+RETURNED = "returned_to_caller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,9 @@ class Result:
     request: Pairing | None = None  # whose code is written into the reply when it leaves
     begins_anew: str = ""  # why the conversation began anew with this turn, for the history; empty: it did not
     preview_id: int | None = None  # the message in the chat that showed the reply while it was written
+    runtime_id: str = ""  # whose state it is
+    runtime_state: Mapping[str, Any] = field(default_factory=dict)  # to keep of this turn; empty: nothing
+    is_returned: bool = False  # whoever asked has the reply: nothing is sent
 
 
 # -- claim ----
@@ -180,6 +187,62 @@ def next_due_at(*, now: datetime) -> datetime | None:
     """When the next of the entries that wait for their time may be claimed; None: none waits for that."""
     waiting = JournalEntry.objects.filter(state=EntryState.PENDING, available_at__gt=now)
     return waiting.order_by("available_at", "id").values_list("available_at", flat=True).first()
+
+
+def claim_entry(
+    *, entry_id: int, worker_id: str, lease: timedelta, claim_timeout: timedelta, lane: str = "", now: datetime
+) -> ClaimedTurn | None:
+    """Claim one pending entry for a turn of its own, due or not, whether or not its bot is enabled.
+
+    Args:
+        lane: where it runs; empty: in the lane of its session.
+
+    Returns:
+        None while another turn of its lane runs.
+
+    Raises:
+        NotFound: there is no such entry.
+        Conflict: it is not pending (any more), or the bot does not have the conversation.
+    """
+    with transaction.atomic():
+        entry = JournalEntry.objects.filter(pk=entry_id).first()
+        if entry is None or entry.session_id is None:
+            raise NotFound(f"There is no journal entry {entry_id} with a message.")
+        session = BotSession.objects.select_for_update(no_key=True).get(pk=entry.session_id)
+        if session.handler != Handler.BOT:
+            raise Conflict(
+                f"The bot does not have the conversation {session.session_id}: {session.handler_by} took it over, or "
+                "paused the bot."
+            )
+        lane = lane or session.lane
+        # Looked at before it is tried: on PostgreSQL the try would wait for the end of that turn, which waits for us.
+        if Turn.objects.filter(lane=lane, runs_aside=False, state=TurnState.RUNNING).exists():
+            return None
+        turn = Turn(
+            id=new_turn_id(),
+            lane=lane,
+            session=session,
+            generation=session.epoch,
+            worker_id=worker_id,
+            lease_expires_at=now + lease,
+            deadline_at=now + claim_timeout,
+            trigger=entry.trigger,
+            run_mode=entry.run_mode,
+            requested_by=entry.requested_by,
+            request_reason=entry.request_reason,
+            attempt=entry.attempts + entry.deaths + 1,
+            started_at=now,
+        )
+        Turn.objects.bulk_create([turn], ignore_conflicts=True)
+        if not Turn.objects.filter(id=turn.id).exists():
+            return None
+        taken = JournalEntry.objects.filter(pk=entry_id, state=EntryState.PENDING).update(
+            state=EntryState.CLAIMED, turn=turn.id, claimed_at=now, lane=session.lane
+        )
+        if not taken:
+            raise Conflict(f"Journal entry {entry_id} is {entry.state}; somebody else has it.")
+        news.changed("journal", [entry_id])
+        return _claimed([turn.id])[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,7 +490,8 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
     """Everything that ``result`` means for the entries, the history and the outbox."""
     is_late = late_after is not None and now - min(entry.received_at for entry in turn.entries) > late_after
     is_held = bool(result.parts) and (is_late or turn.run_mode == RunMode.HOLD)
-    state, outcome = _ending(has_reply=bool(result.parts), is_held=is_held)
+    is_returned = result.is_returned and bool(result.text)
+    state, outcome = _ending(has_reply=bool(result.parts) or is_returned, is_held=is_held)
     claimed = JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED)
     for entry_id, reason in result.dropped.items():
         claimed.filter(pk=entry_id).update(
@@ -437,7 +501,8 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
         claimed.filter(pk=entry_id).update(state=EntryState.HELD, outcome=Outcome.HELD, outcome_reason=reason)
     kept = [entry for entry in turn.entries if entry.id not in result.dropped and entry.id not in result.held]
     if kept:
-        if claimed.update(state=state, outcome=outcome, completed_at=now) > len(kept):
+        reason = RETURNED if is_returned else ""
+        if claimed.update(state=state, outcome=outcome, outcome_reason=reason, completed_at=now) > len(kept):
             _let_go(turn)
         if result.begins_anew:
             session = BotSession.objects.select_related("contact").get(pk=turn.session_pk)
@@ -445,6 +510,10 @@ def _write_down(turn: ClaimedTurn, result: Result, *, late_after: timedelta | No
             sessions.start_new(session=session, turn_id=turn.id, now=first_at, text=result.begins_anew)
         HistoryMessage.objects.bulk_create(_history_rows(turn, kept, result, now=now))
         BotSession.objects.filter(pk=turn.session_pk).update(last_activity_at=now)
+    if result.runtime_state:
+        sessions.keep_runtime_state(
+            session_pk=turn.session_pk, runtime_id=result.runtime_id, turn_id=turn.id, state=result.runtime_state
+        )
     if result.parts:
         rows = _outbox_rows(turn, result, state=OutboxState.HELD if is_held else OutboxState.PENDING, now=now)
         if result.preview_id is not None and not is_held:
@@ -604,6 +673,9 @@ def fail(
     Entries of a turn over several are tried again one by one, so that one bad message takes no other with it. The
     person is told once, when the next try is more than ``notice_after`` away.
 
+    Args:
+        notice_text: what they are told; empty: nothing.
+
     Returns:
         False when the turn is no longer running: nothing was changed.
     """
@@ -632,9 +704,30 @@ def fail(
                     now=now,
                 )
                 is_far = True
-            if is_far:
+            if is_far and notice_text:
                 _tell_of_trouble(turn, entry, text=notice_text, now=now)
         nudge.journal()
+        news.changed("journal", turn.entry_ids)
+        return True
+
+
+def give_up(*, turn: ClaimedTurn, failure: Failure, now: datetime) -> bool:
+    """End a turn that failed, where whoever asked has heard why and nobody else waits: its entries are discarded.
+
+    Returns:
+        False when the turn is no longer running: nothing was changed.
+    """
+    state = TurnState.TIMED_OUT if failure.is_timeout else TurnState.FAILED
+    with transaction.atomic():
+        if not _end(turn.id, state, now=now, error_class=failure.error_class, error_text=failure.error_text):
+            return False
+        JournalEntry.objects.filter(turn=turn.id, state=EntryState.CLAIMED).update(
+            state=EntryState.DISCARDED,
+            outcome=Outcome.DISCARDED,
+            outcome_reason=f"{failure.error_class}: {failure.error_text}",
+            attempts=F("attempts") + 1,
+            completed_at=now,
+        )
         news.changed("journal", turn.entry_ids)
         return True
 
@@ -648,6 +741,7 @@ class Materials:
     persons: Mapping[int, str]  # root contact → unified user id, where linked
     history: tuple[HistoryItem, ...]
     begins_anew: str  # why the conversation begins anew with this turn; empty: it goes on
+    runtime_state: RuntimeState = field(default_factory=dict)  # where the bot mirrors it, or there is no bot
 
 
 def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, now: datetime) -> Materials:
@@ -665,6 +759,9 @@ def materials(*, turn: ClaimedTurn, max_history: int, refused_for: timedelta, no
         persons=identity.persons_of(contacts),
         history=() if begins_anew else sessions.history(session_pk=turn.session_pk, max_messages=max_history),
         begins_anew=begins_anew,
+        runtime_state=(
+            sessions.runtime_state(session_pk=turn.session_pk) if bot is None or bot.mirrors_runtime_state else {}
+        ),
     )
 
 

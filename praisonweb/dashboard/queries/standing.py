@@ -36,5 +36,7 @@ REASONS: Mapping[str, str] = {
     "pairing_full": "The bot had as many requests as it may have; the sender was asked to try again later.",
     "answered_by_staff": "Staff answered it themselves.",
     "stopped": "The person stopped it.",
+    "completed_by_program": "A program took it, and said that it is done.",
+    "returned_to_caller": "The program that asked has the answer; it was sent to nobody.",
     "linked": "It proved that two accounts are one human.",
 }
