@@ -121,7 +121,7 @@ class Agent:
         """What can be stored of it: as itself, where that is all there is to it, else as an agent of this program."""
         names = [dotted_name(tool) for tool in self._tools]
         if not all(names):
-            return AgentConfig(name=self._profile.name, kind="library", settings={"about": repr(self)})
+            return AgentConfig(name=self._profile.name, kind="library", settings={"about": self._about()})
         tools = ",".join(filter(None, (self._profile.settings.get("tools", ""), *map(str, names))))
         settings = {**self._profile.settings, "tools": tools} if tools else self._profile.settings
         return AgentConfig(
@@ -136,6 +136,10 @@ class Agent:
         if self._profile.kind == "llm":
             return cast(ports.Agent, llm.Agent(self._profile, tools=self._tools))
         return registry.agent_class(self._profile.kind, conf.load().agent_packages)(self._profile)
+
+    def _about(self) -> str:
+        names = [getattr(tool, "__name__", type(tool).__name__) for tool in self._tools]
+        return f"{self._profile.settings['model']}, with {', '.join(names)}"
 
     async def on_loop(self) -> ports.Agent:
         """The one for the library's loop."""

@@ -26,6 +26,7 @@ _CLOSE_SECONDS = 5.0
 
 _starting = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_closing: set[asyncio.Future[None]] = set()  # kept so that they are not collected
 _databases: dict[Place | None, Database] = {}
 
 
@@ -75,7 +76,15 @@ def close_with(owner: object, agent: ports.Agent) -> None:
 
 
 def _close_soon(agent: ports.Agent) -> None:
-    asyncio.run_coroutine_threadsafe(agent.close(), _running())
+    """Called by the garbage collector, so wherever it likes: a lock that is waited for here may be our own."""
+    if _loop is not None:
+        _loop.call_soon_threadsafe(_close_now, agent)
+
+
+def _close_now(agent: ports.Agent) -> None:
+    task = asyncio.ensure_future(agent.close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:

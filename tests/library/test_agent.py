@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -234,6 +235,26 @@ async def test_as_a_target_it_keeps_conversations_apart(openai: OpenAIServer) ->
 
 
 TARGET = Agent(name="target", memory={"db": "/nowhere/at/all.db", "session_id": "of nobody"})
+
+
+async def test_another_session_is_no_change_of_the_agent(file: Path) -> None:
+    for session_id in ("one", "two"):
+        agent = an_agent(file, session_id, tools=[lambda: "only here"])
+        await agent.achat("hello")
+    profile = stored(agent, lambda: AgentProfile.objects.get(name="library.helper"))
+    assert (profile.kind, profile.version) == ("library", 1)
+
+
+async def test_what_an_agent_holds_open_is_closed_when_it_is_gone(file: Path) -> None:
+    agent = an_agent(file)
+    await agent.achat("hello")
+    client = agent._agent._client  # type: ignore[union-attr]
+    assert not client.is_closed()
+    del agent
+    async with asyncio.timeout(10):
+        while not client.is_closed():
+            gc.collect()
+            await asyncio.sleep(0.01)
 
 
 async def test_a_changed_agent_changes_its_profile_once(file: Path) -> None:
