@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from botsrt.core import redact
 from botsrt.core.states import AdapterStatus, OutboxState, TurnState
@@ -75,9 +75,7 @@ def lease_adapters(
 
 def release_adapter(*, worker_id: str, account: str, now: datetime) -> None:
     """This worker no longer runs the bot's adapter."""
-    AdapterState.objects.filter(bot__account=account, worker_id=worker_id).update(
-        worker_id="", lease_expires_at=None, state=AdapterStatus.STOPPED, state_since=now
-    )
+    _held(account, worker_id).update(worker_id="", lease_expires_at=None, state=AdapterStatus.STOPPED, state_since=now)
 
 
 def report_adapter(
@@ -102,7 +100,7 @@ def report_adapter(
     if is_restart:
         fields["restarts"] = F("restarts") + 1
     with transaction.atomic():
-        row = AdapterState.objects.filter(bot__account=account, worker_id=worker_id)
+        row = _held(account, worker_id)
         if applied_version is not None:
             bot = Bot.objects.filter(account=account, version=applied_version).first()
             if bot is not None:
@@ -111,6 +109,12 @@ def report_adapter(
         row.exclude(state=state).update(state_since=now)
         row.update(**fields)
         news.changed("bots", [account])
+
+
+def _held(account: str, worker_id: str) -> QuerySet[AdapterState]:
+    """The row of the bot, if the worker holds its lease. Without a join: PostgreSQL looks again at the row itself alone
+    where somebody else has changed it in the same moment."""
+    return AdapterState.objects.filter(bot__in=Bot.objects.filter(account=account).values("pk"), worker_id=worker_id)
 
 
 def report_traffic(*, account: str, last_inbound_at: datetime | None, last_outbound_at: datetime | None) -> None:
