@@ -132,11 +132,11 @@ def _filled() -> dict[str, tuple[int, str]]:
         "botsrt_outboxmessage": (
             ENTRIES,
             f"""(id, idempotency_key, platform, account, channel_id, thread_id, reply_to, session_id, turn_id, entry_id,
-             source, requested_by, text, buttons, state, is_resend, attempts, next_attempt_at, worker_id,
+             source, requested_by, text, buttons, edits, state, is_resend, attempts, next_attempt_at, worker_id,
              platform_message_id, error, created_at, sent_at)
             SELECT n, 'r:' || n, {_PLATFORM.format(x=_ENTRY_SESSION)}, {_ACCOUNT.format(x=_ENTRY_SESSION)},
              'u' || {_ENTRY_SESSION}, '', '', {_ENTRY_SESSION}, {uuid}, n,
-             (CASE WHEN n % 30 = 0 THEN 'staff' ELSE 'reply' END), '', {_WORDS}, '[]', {_OUTBOX_STATE}, {no}, 0,
+             (CASE WHEN n % 30 = 0 THEN 'staff' ELSE 'reply' END), '', {_WORDS}, '[]', '', {_OUTBOX_STATE}, {no}, 0,
              {entry_at}, 'w', 'p' || n, '', {entry_at}, {entry_at}""",
         ),
         "botsrt_historymessage": (

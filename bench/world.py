@@ -47,10 +47,10 @@ _COLUMNS = {
          'completed', 'answered', '', {now}, 0, 0, 0, 0, {no}, {no}, {uuid}, 'message', 'send', '', '', {now}, {now}""",
     "botsrt_outboxmessage": """
         (id, idempotency_key, platform, account, channel_id, thread_id, reply_to, session_id, turn_id, entry_id, source,
-         requested_by, text, buttons, state, is_resend, attempts, next_attempt_at, worker_id, platform_message_id,
-         error, created_at, sent_at)
+         requested_by, text, buttons, edits, state, is_resend, attempts, next_attempt_at, worker_id,
+         platform_message_id, error, created_at, sent_at)
         SELECT n, 'old:' || n, 'null', 'bench', 'u' || (n % 1000 + 1), '', '', n % 1000 + 1, {uuid}, n, 'reply', '',
-         'an earlier answer', '[]', 'sent', {no}, 0, {now}, 'w', 'p' || n, '', {now}, {now}""",
+         'an earlier answer', '[]', '', 'sent', {no}, 0, {now}, 'w', 'p' || n, '', {now}, {now}""",
     "botsrt_historymessage": """
         (session_id, turn_id, ordinal, entry_id, role, kind, sender_name, text, attachments, route, source, metadata,
          created_at)
