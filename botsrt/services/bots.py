@@ -270,8 +270,8 @@ def _merged(
             raise InvalidInput(kind, f"{name!r} is not known for this platform; there are: {there_are}.")
         if value and known[name].choices:
             _one_of(name, value, known[name].choices)
-        if value and (most := known[name].max_number) is not None and not (value.isdecimal() and int(value) <= most):
-            raise InvalidInput(name, f"{value!r} is not a whole number from 0 to {most:,}.")
+        if value and (most := known[name].max_number) is not None and not _is_up_to(value, most):
+            raise InvalidInput(name, f"{value[:40]!r} is not a whole number from 0 to {most:,}.")
         if value:
             merged[name] = value
         else:
@@ -283,6 +283,11 @@ def _checked_credential(name: str, value: str) -> str:
     if value.startswith("env:") and not _VARIABLE.fullmatch(value):
         raise InvalidInput("credential", f"{name}: {value!r} does not name an environment variable; write env:NAME.")
     return value
+
+
+def _is_up_to(text: str, most: int) -> bool:
+    """Whether it is a whole number from 0 to ``most``; Python refuses to read one of thousands of digits."""
+    return text.isdecimal() and len(text) <= len(str(most)) and int(text) <= most
 
 
 def _one_of(name: str, value: str, choices: Collection[str]) -> str:

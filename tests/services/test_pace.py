@@ -147,7 +147,7 @@ def test_a_retry_keeps_its_time():
     assert entry(row.pk).available_at == due
 
 
-@pytest.mark.parametrize("value", ["soon", "-1", "1.5", "60001", "²"])
+@pytest.mark.parametrize("value", ["soon", "-1", "1.5", "60001", "²", "9" * 5_000])
 def test_a_debounce_that_is_no_time_is_refused(value):
     with pytest.raises(InvalidInput, match="debounce_ms"):
         set_pace(debounce_ms=value)
