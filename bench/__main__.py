@@ -38,7 +38,9 @@ _TITLES = {
     "pages": "Pages: what the server takes for each page with 1,000,000 messages and 200,000 entries, 10 requests each",
     "resume": "Resume: turns per second of two processes that continue one session, 1,000 turns each, echo agent",
     "sockets": "Sockets: open pages beside a bot that answers 50 messages a second, one process with the site, 60 s",
+    "chaos": "Chaos: everything fails at once (python -m bench.chaos --results); times are those of a busy machine",
     "soak": "Soak: 200,000 messages of 100,000 people, one runbots, an agent made anew for each; growth when warm",
+    "fuzz": "Fuzzing: broken inputs for each parser, one process",
 }
 
 #: Kinds that grow with the journal; those that have a program of their own; those that only one database is asked for.
@@ -48,18 +50,20 @@ _PROGRAMS = {
     "resume": "bench.resume",
     "sockets": "bench.sockets",
     "soak": "bench.soak",
+    "fuzz": "bench.fuzz",
 }
-_SQLITE_ALONE = ("sockets", "soak")
+_SQLITE_ALONE = ("sockets", "soak", "fuzz")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", action="append", choices=_TITLES, help="only this kind (repeatable)")
+    measured = [kind for kind in _TITLES if kind != "chaos"]  # which adds its lines by itself
+    parser.add_argument("--kind", action="append", choices=measured, help="only this kind (repeatable)")
     parser.add_argument("--entries", type=int, action="append", help=f"entries in the journal ({SIZES})")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of a measurement (6)")
     options = parser.parse_args()
     databases = ["sqlite", *(["postgresql"] if _has_postgres() else [])]
-    kinds = options.kind or list(_TITLES)
+    kinds = options.kind or measured
     lines = [line for line in _earlier() if line["kind"] not in kinds]
     for database in databases:
         for kind in kinds:
@@ -76,6 +80,11 @@ def _earlier() -> list[dict[str, Any]]:
         return []
     found = RESULTS.read_text().splitlines()
     return [json.loads(line) for line in found if line.startswith("{")]
+
+
+def add(line: dict[str, Any]) -> None:
+    """Keep one more line, beside those that are there."""
+    RESULTS.write_text(_report([*_earlier(), {**line, "on": f"{datetime.now(UTC):%Y-%m-%d}"}]))
 
 
 def _has_postgres() -> bool:

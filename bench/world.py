@@ -81,7 +81,7 @@ def make(*, entries: int) -> None:
         account=ACCOUNT,
         platform="null",
         shape=Shape(),
-        changes=Changes(policy=UnknownUserPolicy.ALLOW),
+        changes=Changes(policy=UnknownUserPolicy.ALLOW, settings={"max_per_minute": "600"}),  # as fast as can be named
         actor=SYSTEM,
         now=timezone.now(),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from botsrt.api.mirror import mirror_to_session
     from botsrt.api.run_control import SessionRunControl
     from botsrt.api.sessions import BotSessionManager
+    from botsrt.core.commands import ChatCommand, CommandCall
     from botsrt.core.context import SessionContext, clear_session_context, get_session_context, set_session_context
     from botsrt.core.identity import IdentityResolverProtocol
     from botsrt.services.resolvers import FileIdentityResolver, InMemoryIdentityResolver
@@ -29,6 +30,8 @@ __all__ = [
     "BotConfig",
     "BotOS",
     "BotSessionManager",
+    "ChatCommand",
+    "CommandCall",
     "FileIdentityResolver",
     "IdentityResolverProtocol",
     "InMemoryIdentityResolver",
@@ -49,6 +52,8 @@ _MODULES = {
     "BotConfig": "botsrt.api.bots",
     "BotOS": "botsrt.api.bots",
     "BotSessionManager": "botsrt.api.sessions",
+    "ChatCommand": "botsrt.core.commands",
+    "CommandCall": "botsrt.core.commands",
     "FileIdentityResolver": "botsrt.services.resolvers",
     "IdentityResolverProtocol": "botsrt.core.identity",
     "InMemoryIdentityResolver": "botsrt.services.resolvers",

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
-from botsrt import conf
+from botsrt import conf, extensions
 from botsrt.core.errors import ConfigurationError
 from botsrt.services import resolvers
 
@@ -90,6 +90,20 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 
 @register
+def check_metrics_token(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E007: a short token can be guessed, and what it opens tells how busy the bots are, and their names."""
+    if 0 < len(settings.METRICS_TOKEN) < 16:
+        return [
+            Error(
+                f"PRAISONWEB_METRICS_TOKEN has {len(settings.METRICS_TOKEN)} characters; at least 16 are needed.",
+                hint="Unset it to have no /metrics, or use 32 random characters.",
+                id="botsrt.E007",
+            )
+        ]
+    return []
+
+
+@register
 def check_cookies(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """W001: over plain HTTP from other machines nobody can sign in: the cookies are for HTTPS and this machine."""
     if not settings.BEHIND_HTTPS and not set(settings.ALLOWED_HOSTS) <= _LOOPBACK:
@@ -128,6 +142,24 @@ def check_scale_out(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 
 @register
+def check_alerts(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W004: alerts that go to chats alone reach nobody when it is the bots that do not run."""
+    try:
+        config = conf.from_mapping(settings.BOTSRT)
+    except conf.ConfigError:
+        return []  # E001 says so
+    if config.alert_chats and not config.alert_mail_to:
+        return [
+            checks.Warning(
+                "Alerts go to chats alone: when no worker runs, or the bot of the chat is down, nobody is told.",
+                hint="Set BOTSRT_ALERT_MAIL_TO=you@example.org, and EMAIL_URL.",
+                id="botsrt.W004",
+            )
+        ]
+    return []
+
+
+@register
 def check_packages(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """E005: a package that is searched for platforms or agent kinds cannot be imported."""
     try:
@@ -144,6 +176,24 @@ def check_packages(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
         for variable, packages in named.items()
         for package in packages
         if not _exists(package)
+    ]
+
+
+@register
+def check_commands(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W004: a command of the chat cannot be used."""
+    try:
+        conf.from_mapping(settings.BOTSRT)
+    except conf.ConfigError:
+        return []  # E001 says so
+    return [
+        checks.Warning(
+            f"A command of the chat is left out: {found.source}: {found.problem}",
+            hint="Correct or remove it; docs/commands.md has an example.",
+            id="botsrt.W004",
+        )
+        for found in extensions.named()
+        if found.command is None
     ]
 
 

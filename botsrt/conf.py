@@ -7,6 +7,7 @@ defaults and ranges are written down; ``load`` is the one place where they are r
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -15,6 +16,7 @@ from typing import Any
 
 from django.conf import settings
 
+from botsrt.core import alerting, quiet
 from botsrt.core.pairing_codes import Terms
 
 #: The largest number of any setting. No limit is meant by it; it keeps times within what a calendar can hold.
@@ -52,14 +54,33 @@ class RuntimeConfig:
     max_restart_seconds: float = _option(60.0, "Longest wait before a failed adapter is started again.", least=0.01)
     # Files
     max_file_bytes: int = _option(10_000_000, "Largest file of a message that an agent is given.", least=1)
+    kept_file_seconds: float = _option(
+        2_592_000.0,
+        "How long a copy of a file that an agent was given is kept for replays (30 days); 0: none is.",
+        least=0,
+    )
+    max_kept_bytes: int = _option(5_000_000_000, "Kept files in all; the oldest go first.", least=0, most=10**15)
+    files_folder: str = _option("", "Where files are kept; empty: files in PRAISON_HOME.", most=1_000)
     # Journal and dead letter queue
     max_size: int = _option(50_000, "Journal entries kept; the oldest completed ones go first.", least=1)
-    ttl_seconds: float = _option(2_592_000.0, "Age at which completed entries are removed (30 days).", least=1)
+    ttl_seconds: float = _option(
+        2_592_000.0, "Age at which completed entries are removed (30 days); 0: never.", least=0
+    )
     dlq_max_size: int = _option(10_000, "Closed dead letter items kept; open ones are never dropped.", least=1)
-    dlq_ttl_seconds: float = _option(604_800.0, "Age at which closed dead letter items are removed (7 days).", least=1)
+    dlq_ttl_seconds: float = _option(
+        604_800.0, "Age at which closed dead letter items are removed (7 days); 0: never.", least=0
+    )
     max_raw_bytes: int = _option(262_144, "Largest platform update kept in raw beside the message.", least=0)
     max_webhook_bytes: int = _option(1_048_576, "Largest webhook body; larger ones are refused with 413.", least=1024)
     max_batch: int = _option(256, "Calls that share one commit at most.", least=1, most=10_000)
+    # How long the rest is kept, in days; 0: for ever
+    keep_turns_days: float = _option(30.0, "Ended turns that no journal entry leads to; 0: for ever.")
+    keep_outbox_days: float = _option(30.0, "Sent and dead outgoing messages; 0: for ever.")
+    keep_history_days: float = _option(0.0, "Messages of conversations; 0: for ever.")
+    keep_pairings_days: float = _option(30.0, "Requests for access that came to nothing; 0: for ever.")
+    keep_operations_days: float = _option(30.0, "Bulk operations that do not run; 0: for ever.")
+    keep_workers_days: float = _option(30.0, "Workers that ended; 0: for ever.")
+    keep_audit_days: float = _option(0.0, "The audit; 0: for ever.")
     # Pairing and identity
     pairing_seconds: float = _option(3_600.0, "How long a pairing code is valid (60 min).", least=1)
     pairing_resend_seconds: float = _option(600.0, "The code is not sent again earlier (10 min).", least=0)
@@ -78,6 +99,34 @@ class RuntimeConfig:
     )
     agent_packages: tuple[str, ...] = _option(
         ("botsrt.agents",), "Packages searched for agent kinds, comma-separated.", least=1
+    )
+    # Alerts
+    alert_mail_to: tuple[str, ...] = _option((), "Mail addresses that alerts go to, comma-separated.")
+    alert_chats: tuple[str, ...] = _option(
+        (), "Chats of bots that alerts go to, comma-separated: the bot's name, a slash, the chat's id."
+    )
+    alert_adapter_down_seconds: float = _option(180.0, "A bot that is not connected for longer is an alert.", least=10)
+    alert_backlog_seconds: float = _option(600.0, "An unanswered message that is older is an alert (10 min).", least=10)
+    alert_full_percent: float = _option(
+        90.0, "Unfinished entries that are an alert, in percent of BOTSRT_MAX_SIZE.", least=1, most=100
+    )
+    alert_dlq_growth: int = _option(10, "Messages that fail for good within an hour and are an alert.", least=1)
+    alert_unknown_sends: int = _option(1, "Messages of unknown fate that are an alert.", least=1)
+    alert_silence: str = _option("on", "Whether bots that are quieter than ever are an alert: on or off.", least=2)
+    alert_clear_seconds: float = _option(300.0, "An alert is over when all was well for so long (5 min).", least=1)
+    alert_remind_seconds: float = _option(
+        14_400.0, "Staff are reminded of an alert that nobody acknowledged after each so long (4 h).", least=60
+    )
+    alert_quiet_hours: str = _option(
+        "", "When staff are told only what is urgent: HH:MM-HH:MM; the rest waits for the end.", most=20
+    )
+    alert_time_zone: str = _option("UTC", "The time zone of the quiet hours, such as Europe/Vienna.", least=1, most=60)
+    commands: tuple[str, ...] = _option(
+        (), "Commands of the chat of your own, each as package.module:attribute, comma-separated; see commands.md."
+    )
+    # Sessions
+    session_ttl_seconds: float = _option(
+        0.0, "Silence after which a conversation is archived: closed, and begun anew by what is said next; 0: never."
     )
     # Words to people
     trouble_text: str = _option(
@@ -99,6 +148,21 @@ class RuntimeConfig:
     )
 
     @property
+    def alert_policy(self) -> alerting.Policy:
+        return alerting.Policy(
+            targets=(*([alerting.MAIL] if self.alert_mail_to else []), *self.alert_chats),
+            adapter_down_after=timedelta(seconds=self.alert_adapter_down_seconds),
+            backlog_age=timedelta(seconds=self.alert_backlog_seconds),
+            full_entries=max(math.floor(self.max_size * self.alert_full_percent / 100), 1),
+            dlq_growth=self.alert_dlq_growth,
+            unknown_sends=self.alert_unknown_sends,
+            watches_silence=self.alert_silence == "on",
+            clear_after=timedelta(seconds=self.alert_clear_seconds),
+            remind_after=timedelta(seconds=self.alert_remind_seconds),
+            quiet=quiet.parse(self.alert_quiet_hours, self.alert_time_zone),
+        )
+
+    @property
     def pairing_terms(self) -> Terms:
         return Terms(
             valid_for=timedelta(seconds=self.pairing_seconds),
@@ -108,6 +172,11 @@ class RuntimeConfig:
             max_wrong_codes=self.max_wrong_codes,
             locked_for=timedelta(seconds=self.code_lock_seconds),
         )
+
+
+def period(seconds: float) -> timedelta | None:
+    """How long something is kept, of a setting where 0 means for ever: None."""
+    return timedelta(seconds=seconds) if seconds else None
 
 
 class ConfigError(ValueError):
@@ -170,3 +239,14 @@ def _check_together(config: RuntimeConfig) -> None:
         )
     if config.send_timeout_seconds >= config.claim_timeout_seconds:
         raise ConfigError("BOTSRT_SEND_TIMEOUT_SECONDS must be less than BOTSRT_CLAIM_TIMEOUT_SECONDS.")
+    if config.alert_silence not in ("on", "off"):
+        raise ConfigError(f"BOTSRT_ALERT_SILENCE: {config.alert_silence!r} is not on or off.")
+    for target in config.alert_chats:
+        try:
+            alerting.chat(target)
+        except ValueError as error:
+            raise ConfigError(f"BOTSRT_ALERT_CHATS: {error}") from None
+    try:
+        quiet.parse(config.alert_quiet_hours, config.alert_time_zone)
+    except ValueError as error:
+        raise ConfigError(f"BOTSRT_ALERT_QUIET_HOURS, BOTSRT_ALERT_TIME_ZONE: {error}") from None

@@ -166,6 +166,9 @@ LOGOUT_REDIRECT_URL = "login"
 #: Shown as a stripe on every page, so that nobody takes a test site for the real one.
 ENVIRONMENT = env.str("PRAISONWEB_ENVIRONMENT", default="")
 
+#: What a monitor must say to read /metrics; empty: there is no such page.
+METRICS_TOKEN = env.str("PRAISONWEB_METRICS_TOKEN", default="")
+
 #: Proxies in front of the site, each of which adds one address to X-Forwarded-For. 0: the header is not looked at.
 PROXIES = env.int("PRAISONWEB_PROXIES", default=0)
 #: Staff without a second factor are sent to its set-up page, and see nothing else before.
@@ -217,6 +220,16 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+
+# -- mail: alerts --------------------------------------------------------------------------------------------------
+
+_mail = env.email_url("EMAIL_URL", default="smtp://localhost:25")
+EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"], _mail["EMAIL_PORT"] or 25
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"] or "", _mail["EMAIL_HOST_PASSWORD"] or ""
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.get("EMAIL_USE_TLS", False), _mail.get("EMAIL_USE_SSL", False)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("PRAISONWEB_MAIL_FROM", default="praisonweb@localhost")
 
 # -- static files, language, time ----------------------------------------------------------------------------------
 

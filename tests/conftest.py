@@ -17,7 +17,6 @@ from contextlib import suppress
 from functools import cache
 from importlib import reload
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import hypothesis
@@ -26,7 +25,9 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 from django.db.models.signals import post_migrate
+from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 #: Removed at the end of the run. Processes that tests start inherit it, unless they are given another.
 HOME = Path(tempfile.mkdtemp(prefix="praisonweb-tests-"))
@@ -54,6 +55,7 @@ def _use_test_settings() -> None:
     reload(sys.modules["praisonweb.settings"])
     settings._setup()  # type: ignore[misc]
     reload(sys.modules["axes.conf"])  # it writes its defaults into the settings when it is first imported
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # Django's own is slow on purpose
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         # A file, not memory: threads and processes have connections of their own, as in production.
@@ -100,6 +102,10 @@ def _missing_redis() -> str:
     return ""
 
 
+def _missing_pg_dump() -> str:
+    return "" if shutil.which("pg_dump") else "no pg_dump on this machine"
+
+
 @cache
 def _missing_browser() -> str:
     return "" if _chromium() else "no chromium on this machine"
@@ -114,6 +120,7 @@ def _chromium() -> str | None:
 _MISSING: dict[str, Callable[[], str]] = {
     "postgres": _missing_postgres,
     "redis": _missing_redis,
+    "pg_dump": _missing_pg_dump,
     "browser": _missing_browser,
 }
 
@@ -153,8 +160,16 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database; at the end, connections that threads have left open are closed so that it can be dropped."""
+def django_db_setup(
+    django_test_environment: None, django_db_modify_db_settings: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """The test database; at the end, connections that threads have left open are closed so that it can be dropped.
+
+    pytest-django's own makes none where no test is marked; here a module's fixture may be what asks for it, and must
+    never meet the real one.
+    """
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, serialized_aliases=set())
     yield
     with django_db_blocker.unblock():
         if connection.vendor == "postgresql":
@@ -163,6 +178,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
+        teardown_databases(made, verbosity=0)
 
 
 # -- every test starts alike ----

@@ -382,9 +382,9 @@ class Adapter(BaseAdapter):
         self, client: AsyncBaseSocketModeClient, message: dict[str, Any], raw: str | None = None
     ) -> None:
         """Store one envelope, then acknowledge it; what is not stored is left for Slack to deliver again."""
-        if message.get("type") not in _ENVELOPE_TYPES:
+        kind, envelope_id = message.get("type"), message.get("envelope_id", "")
+        if not isinstance(kind, str) or kind not in _ENVELOPE_TYPES or not isinstance(envelope_id, str):
             return
-        envelope_id = str(message.get("envelope_id", ""))
         try:
             await self._store(message.get("payload"), event_id=envelope_id)
         except StorageUnavailable as error:

@@ -133,6 +133,9 @@ _UNCHANGED = "message is not modified"
 _REMOVED = "message to delete not found"
 
 #: Fields of a message that are a file, and what we call them. An animation comes as a document as well.
+#: Commands in the menu. Source: setMyCommands.
+MAX_MENU = 100
+
 _FILE_KINDS = ("animation", "document", "voice", "audio", "video", "video_note", "sticker")
 
 _TOKEN = re.compile(r"\d{1,19}:[A-Za-z0-9_-]+(/test)?")  # "/test" leads to Telegram's test servers
@@ -267,7 +270,7 @@ class Adapter(BaseAdapter):
     async def _offer_menu(self) -> None:
         """Show the commands of the chat in Telegram's menu. A bot without one works as well."""
         try:
-            await self._bot().set_my_commands([(kind.name, kind.help) for kind in commands.KINDS])
+            await self._bot().set_my_commands(commands.menu()[:MAX_MENU])
         except (BotsError, error.TelegramError) as failure:
             logger.warning("bot %s: the menu of commands was not taken: %s", self.config.account, _said(failure))
 
@@ -481,6 +484,7 @@ class Adapter(BaseAdapter):
             chat_name=_string(chat.get("title")) if is_group else "",
             is_mentioned=not is_group or self._is_mentioned(message, text),
             attachments=attachments,
+            album="" if is_edit else _string(message.get("media_group_id")),
             sent_at=sent_at,
             raw=raw,
         )

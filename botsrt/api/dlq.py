@@ -125,7 +125,7 @@ class InboundDLQ:
             housekeeping.run,
             now=now,
             max_size=config.max_size,
-            ttl=timedelta(seconds=config.ttl_seconds),
+            ttl=conf.period(config.ttl_seconds),
             dlq_max_size=self.max_size,
             dlq_ttl=timedelta(seconds=self.ttl_seconds),
         )

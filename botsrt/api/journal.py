@@ -197,9 +197,9 @@ class InboundJournal:
             housekeeping.run,
             now=timezone.now(),
             max_size=config.max_size,
-            ttl=timedelta(seconds=config.ttl_seconds),
+            ttl=conf.period(config.ttl_seconds),
             dlq_max_size=config.dlq_max_size,
-            dlq_ttl=timedelta(seconds=config.dlq_ttl_seconds),
+            dlq_ttl=conf.period(config.dlq_ttl_seconds),
         )
 
 

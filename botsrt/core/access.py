@@ -1,7 +1,7 @@
 """May this contact talk to this bot here? One pure decision, with a reason code for each.
 
-The order is fixed: blocked → group rules → allowed list → paired → policy. Deny by default; an empty list allows
-nobody; pairing happens in direct messages only.
+The order is fixed: blocked → group rules → allowed list → paired → policy → rate. Deny by default; an empty list allows
+nobody; pairing happens in direct messages only; owners are never too fast.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Reason(StrEnum):
     PAIRING_REQUIRED = "pairing_required"
     PAIRING_WAITING = "pairing_waiting"
     PAIRING_REFUSED = "pairing_refused"
+    RATE_LIMITED = "rate_limited"
 
 
 #: What each reason means, for people.
@@ -50,6 +51,7 @@ MEANINGS = {
     Reason.PAIRING_REQUIRED: "The contact is unknown: the next direct message asks staff for access.",
     Reason.PAIRING_WAITING: "The contact has asked for access; staff have not decided yet.",
     Reason.PAIRING_REFUSED: "Staff refused or withdrew this contact's access, and it is too early to ask again.",
+    Reason.RATE_LIMITED: "The contact wrote more in a minute than this bot answers, and was told so.",
 }
 
 
@@ -59,6 +61,7 @@ class Rules:
 
     policy: UnknownUserPolicy = UnknownUserPolicy.DENY
     allowed_user_ids: Collection[str] = ()
+    owners: Collection[str] = ()  # they may write as fast as they like
     group_respond: GroupRespond = GroupRespond.MENTION
     answers_edits: bool = True
 
@@ -75,6 +78,7 @@ class Asker:
     kind: EventKind = EventKind.MESSAGE
     is_mentioned: bool = False
     is_command: bool = False
+    is_too_fast: bool = False  # wrote as much in the last minute as the bot answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +97,20 @@ class Decision:
 
 def decide(asker: Asker, rules: Rules) -> Decision:
     """Allow, drop or pair, and why."""
+    decision = _admitted(asker, rules)
+    if decision.is_allowed and asker.is_too_fast and not _is_among(asker, rules.owners):
+        return _drop(Reason.RATE_LIMITED)
+    return decision
+
+
+def _admitted(asker: Asker, rules: Rules) -> Decision:
     if asker.is_blocked:
         return _drop(Reason.BLOCKED)
     if asker.kind == EventKind.EDIT and not rules.answers_edits:
         return _drop(Reason.EDIT_IGNORED)
     if asker.chat_type == ChatType.GROUP and (reason := _group_reason(asker, rules)):
         return _drop(reason)
-    if not {asker.user_id, *asker.known_as}.isdisjoint(rules.allowed_user_ids):
+    if _is_among(asker, rules.allowed_user_ids):
         return _allow(Reason.ON_ALLOWED_LIST)
     if asker.standing == Standing.PAIRED:
         return _allow(Reason.PAIRED)
@@ -110,6 +121,10 @@ def decide(asker: Asker, rules: Rules) -> Decision:
             return _drop(Reason.POLICY_DENY)
         case UnknownUserPolicy.PAIR:
             return _pair(asker)
+
+
+def _is_among(asker: Asker, user_ids: Collection[str]) -> bool:
+    return not {asker.user_id, *asker.known_as}.isdisjoint(user_ids)
 
 
 def _pair(asker: Asker) -> Decision:

@@ -5,14 +5,14 @@ Values only, checked when they are made: what is here can be stored as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from botsrt.core.errors import InvalidInput, UnreadableUpdate
 from botsrt.core.states import ChatType, EventKind
-from botsrt.core.text import one_line, storable, storable_json
+from botsrt.core.text import one_line, storable
 
 #: Longest id of an account, chat, thread, message or user, in characters; the width of the columns.
 MAX_ID_CHARS = 200
@@ -23,6 +23,10 @@ MAX_NAME_CHARS = 300
 
 #: Longest data of a button. Source: Telegram InlineKeyboardButton.callback_data, the shortest of the platforms'.
 MAX_BUTTON_DATA_BYTES = 64
+
+
+#: What ``to_payload`` writes that nothing else looks at when it is read again.
+_STORED_TYPES = {"platform": str, "account": str, "is_mentioned": bool}
 
 
 def _checked_id(name: str, value: str, *, may_be_empty: bool = False) -> str:
@@ -90,13 +94,14 @@ class InboundMessage:
     chat_name: str = ""
     is_mentioned: bool = False  # the bot was addressed; always true in direct chats
     attachments: tuple[Attachment, ...] = ()
+    album: str = ""  # the platform's id of several messages that were sent as one; empty: it was sent alone
     sent_at: datetime | None = None  # the platform's time, aware UTC; None: the platform did not say
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("channel_id", "message_id"):
             object.__setattr__(self, name, _checked_id(name, getattr(self, name)))
-        for name in ("revision", "thread_id", "reply_to"):
+        for name in ("revision", "thread_id", "reply_to", "album"):
             object.__setattr__(self, name, _checked_id(name, getattr(self, name), may_be_empty=True))
         object.__setattr__(self, "text", storable(self.text))
         object.__setattr__(self, "chat_name", storable(self.chat_name)[:MAX_NAME_CHARS])
@@ -107,12 +112,15 @@ class InboundMessage:
 
     def to_payload(self) -> dict[str, Any]:
         """All that a re-run needs, as JSON. The raw update is kept beside it, not in it."""
-        payload = asdict(replace(self, raw={}))
-        del payload["raw"]
+        payload = {name: getattr(self, name) for name in _PAYLOAD}
+        payload["sender"] = {name: getattr(self.sender, name) for name in _SENDER}
+        payload["attachments"] = self.attachments_payload()
         payload["sent_at"] = self.sent_at.isoformat() if self.sent_at else None
-        checked = storable_json(payload)
-        assert isinstance(checked, dict)
-        return checked
+        return payload
+
+    def attachments_payload(self) -> list[dict[str, Any]]:
+        """The attachments as ``to_payload`` has them."""
+        return [asdict(attachment) for attachment in self.attachments]
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> InboundMessage:
@@ -122,22 +130,45 @@ class InboundMessage:
             UnreadableUpdate: it does not describe a message.
         """
         try:
-            values = _known_fields(cls, payload)
-            values["sender"] = Sender(**_known_fields(Sender, payload["sender"]))
+            values = _known(_PAYLOAD, payload)
+            for name, type_ in _STORED_TYPES.items():
+                value = values.get(name)
+                if value is not None and not isinstance(value, type_):
+                    raise TypeError(f"{name} is {type(value).__name__}")
+                if isinstance(value, str) and storable(value) != value:
+                    raise ValueError(f"{name} cannot be stored")
+            values["sender"] = Sender(**_known(_SENDER, payload["sender"]))
             attachments = payload.get("attachments") or ()
-            values["attachments"] = tuple(Attachment(**_known_fields(Attachment, item)) for item in attachments)
+            values["attachments"] = tuple(_stored_attachment(item) for item in attachments)
             values["kind"] = EventKind(payload.get("kind", EventKind.MESSAGE))
             values["chat_type"] = ChatType(payload.get("chat_type", ChatType.DIRECT))
             sent_at = payload.get("sent_at")
-            values["sent_at"] = datetime.fromisoformat(sent_at) if sent_at else None
+            values["sent_at"] = _moment(sent_at) if sent_at else None
             return cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise UnreadableUpdate(f"The stored message cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _known_fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    known = {item.name for item in fields(cls)}
-    return {name: value for name, value in values.items() if name in known}
+_PAYLOAD = tuple(item.name for item in fields(InboundMessage) if item.name != "raw")
+_SENDER = tuple(item.name for item in fields(Sender))
+_ATTACHMENT = tuple(item.name for item in fields(Attachment))
+
+
+def _moment(text: str) -> datetime:
+    """A stored time; one without a zone is UTC."""
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _stored_attachment(item: Mapping[str, Any]) -> Attachment:
+    size = item.get("size_bytes")
+    if size is not None and not isinstance(size, int):
+        raise TypeError(f"size_bytes is {type(size).__name__}")
+    return Attachment(**_known(_ATTACHMENT, item))
+
+
+def _known(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
 
 
 def as_line(message: InboundMessage) -> str:
@@ -146,6 +177,12 @@ def as_line(message: InboundMessage) -> str:
         return message.text
     name = one_line(message.sender.display_name or message.sender.user_name or message.sender.user_id)
     return f"{name}: {message.text}"
+
+
+def as_lines(messages: Sequence[InboundMessage]) -> str:
+    """The messages as an agent reads them; those that are a file alone add no line to what was said beside them."""
+    said = [message for message in messages if message.text] or messages[:1]
+    return "\n".join(as_line(message) for message in said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ An adapter is one file ``botsrt/adapters/<platform>.py`` with a class ``Adapter`
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -288,6 +288,21 @@ class Steerable(Protocol):
 
         Returns:
             True: the answer of the run will be to that, too. False: it does not take it; it is a turn of its own.
+        """
+
+
+@runtime_checkable
+class Summarizing(Protocol):
+    """What an agent may be, too: able to sum up what was said, so that long conversations stay within its reach."""
+
+    @property
+    def compact_after(self) -> int:
+        """Messages of a conversation after which the older half is summed up; 0: never."""
+
+    async def summarize(self, items: Sequence[HistoryItem], *, earlier: str) -> AgentReply:
+        """A summary of ``earlier``, which is one of what came before (empty: nothing did), and of ``items``.
+
+        Whatever it raises, the conversation goes on without a summary.
         """
 
 

@@ -13,6 +13,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from botsrt.core.errors import InvalidInput
 from botsrt.core.ports import Option
+from botsrt.core.text import one_line
+
+#: Longer than the name of any time zone.
+_MAX_ZONE_CHARS = 64
 
 
 class Reset(StrEnum):
@@ -57,7 +61,11 @@ def policy(settings: Mapping[str, str]) -> Policy:
     """
     values = {option.name: settings.get(option.name) or option.default for option in OPTIONS}
     idle, at, zone = _seconds(values["reset_idle_seconds"]), _time(values["reset_at"]), _zone(values["time_zone"])
-    reset = Reset(values["reset"])
+    try:
+        reset = Reset(values["reset"])
+    except ValueError:
+        problem = f"{one_line(values['reset'], max_chars=40)!r} is not one of {', '.join(Reset)}."
+        raise InvalidInput("reset", problem) from None
     return Policy(
         idle=idle if reset in (Reset.IDLE, Reset.BOTH) else None,
         daily_at=at if reset in (Reset.DAILY, Reset.BOTH) else None,
@@ -102,6 +110,9 @@ def _time(text: str) -> time:
 
 def _zone(name: str) -> ZoneInfo:
     try:
+        if len(name) > _MAX_ZONE_CHARS:  # zoneinfo takes each part for a package, one inside the other
+            raise ValueError
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidInput("time_zone", f"{name!r} is not a time zone; write one such as Europe/Vienna.") from None
+        shown = one_line(name, max_chars=_MAX_ZONE_CHARS)
+        raise InvalidInput("time_zone", f"{shown!r} is not a time zone; write one such as Europe/Vienna.") from None

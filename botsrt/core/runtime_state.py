@@ -14,6 +14,9 @@ from botsrt.core.errors import AgentError
 #: Largest state of one session, in bytes of JSON.
 MAX_BYTES = 10_240
 
+#: Deepest nesting. What is deeper passes JSON's own check, and breaks whoever walks through it.
+MAX_DEPTH = 100
+
 #: Runtime (the agent's kind) → turn → what it kept.
 RuntimeState = Mapping[str, Mapping[str, Any]]
 
@@ -22,8 +25,10 @@ def check(state: Mapping[str, Any]) -> None:
     """Refuse what cannot be kept.
 
     Raises:
-        AgentError: it is no JSON, or larger than a session may keep.
+        AgentError: it is no JSON, larger than a session may keep, or nested deeper than ``MAX_DEPTH``.
     """
+    if _is_deeper(state, MAX_DEPTH):
+        raise AgentError(f"runtime_state: what the agent wants to keep is nested deeper than {MAX_DEPTH} levels.")
     try:
         size = _size({"": {"": state}})
     except (TypeError, ValueError, RecursionError) as error:
@@ -52,6 +57,23 @@ def _nested(turns: list[tuple[str, str, Any]]) -> dict[str, dict[str, Any]]:
     for runtime, turn, state in turns:
         nested.setdefault(runtime, {})[turn] = state
     return nested
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether ``value`` has more than ``most`` levels. Looked at level by level: a circle is merely very deep."""
+    level: list[object] = [value]
+    for _ in range(most):
+        level = [item for container in level for item in _inside(container)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(container: object) -> list[object]:
+    items = container.values() if isinstance(container, Mapping) else container
+    if not isinstance(container, Mapping | list | tuple):
+        return []
+    return [item for item in items if isinstance(item, Mapping | list | tuple)]  # type: ignore[attr-defined]
 
 
 def _size(state: RuntimeState) -> int:

@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     EDIT = "edit"  # a new revision of an earlier message
     CALLBACK = "callback"  # a pressed button; its data is the text
     UNREADABLE = "unreadable"  # the platform sent something the adapter could not read
+    ERASED = "erased"  # nothing is left of it but the key by which a redelivery is known
 
 
 class EntryState(StrEnum):
@@ -28,6 +29,10 @@ class EntryState(StrEnum):
     HELD = "held"  # waits for staff: its reply is kept back, or a human has the conversation
     DEAD = "dead"  # its turns failed: its DLQ item is open
     DISCARDED = "discarded"  # staff gave it up, with a reason
+
+
+#: What has no message (any more), so that there is nothing to run.
+WITHOUT_MESSAGE = (EventKind.UNREADABLE, EventKind.ERASED)
 
 
 #: States that no turn will change without an act of staff.
@@ -91,6 +96,7 @@ class BulkVerb(StrEnum):
     ARRIVED = "arrived"  # outgoing messages, like the two that follow
     AGAIN = "again"
     DROP = "drop"
+    ERASE = "erase"  # contacts
 
 
 class BulkState(StrEnum):
@@ -163,6 +169,7 @@ class HistoryKind(StrEnum):
     STAFF = "staff"
     NOTE = "note"  # internal to staff; never reaches an agent or a platform
     DIVIDER = "divider"
+    SUMMARY = "summary"  # of earlier messages, by an agent; it is given to agents in their place
     COMMAND = "command"  # a command of the chat and its answer; no part of what is talked about
 
     @classmethod
@@ -242,3 +249,23 @@ class GroupRespond(StrEnum):
     MENTION = "mention"
     COMMAND = "command"
     OBSERVE = "observe"  # reads along, never answers
+
+
+class AlertKind(StrEnum):
+    """What staff are told of without asking."""
+
+    NO_WORKER = "no_worker"  # nobody runs bots
+    ADAPTER_DOWN = "adapter_down"  # one bot is not connected
+    BACKLOG = "backlog"  # the oldest unanswered message waits too long
+    JOURNAL_FULL = "journal_full"  # more unfinished entries than are meant to fit
+    DLQ_GROWTH = "dlq_growth"  # many failures within an hour
+    UNKNOWN_SENDS = "unknown_sends"  # messages that may or may not have arrived
+    SILENCE = "silence"  # a bot is quieter than ever at this time
+
+
+class NoticeKind(StrEnum):
+    """What is told about an alert."""
+
+    RAISED = "raised"
+    REMINDER = "reminder"
+    CLEARED = "cleared"

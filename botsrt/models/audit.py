@@ -8,7 +8,8 @@ from django.db import models
 
 
 class AuditEvent(models.Model):
-    """One act of staff or of the system, written in the transaction of the act. Append-only."""
+    """One act of staff or of the system, written in the transaction of the act. Append-only; ``services.erasing`` alone
+    takes words out of it, and ``services.housekeeping`` old events, where a setting says so."""
 
     at = models.DateTimeField()
     actor = models.CharField(max_length=150)

@@ -34,7 +34,7 @@ class JournalEntry(models.Model):
         max_length=20, blank=True, default=""
     )  # the runtime answers it: core.commands, or "button"
     runs_aside = models.BooleanField(default=False)  # a command that does not wait for the turn of its lane
-    contact = models.ForeignKey(Contact, on_delete=models.PROTECT, null=True, related_name="entries")
+    contact = models.ForeignKey(Contact, on_delete=models.PROTECT, null=True, related_name="entries", db_index=False)
     payload = models.JSONField()  # core.messages.InboundMessage.to_payload
     raw = models.JSONField(null=True)  # the platform's own update; null: too large, or already removed
     edited_text = models.TextField(null=True)  # noqa: DJ001  null: staff did not edit it; the original stays in payload
@@ -68,6 +68,7 @@ class JournalEntry(models.Model):
             ),
         ]
         indexes = [
+            models.Index(fields=["contact", "received_at"], name="journal_contact"),  # counts a minute of one contact
             models.Index(fields=["available_at", "id"], condition=_in(EntryState.PENDING), name="journal_due"),
             models.Index(fields=["lane", "id"], condition=_in(EntryState.PENDING), name="journal_lane"),
             models.Index(

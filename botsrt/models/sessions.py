@@ -39,6 +39,7 @@ class BotSession(models.Model):
     runtime_state = models.JSONField(default=dict)
     created_at = models.DateTimeField()
     last_activity_at = models.DateTimeField()
+    archived_at = models.DateTimeField(null=True)  # closed after long silence; what is said later opens it again
 
     class Meta:
         constraints = [
@@ -55,6 +56,10 @@ class BotSession(models.Model):
 
     def __str__(self) -> str:
         return self.session_id
+
+    @property
+    def is_archived(self) -> bool:
+        return self.archived_at is not None and self.archived_at >= self.last_activity_at
 
 
 class HistoryMessage(models.Model):
@@ -92,7 +97,24 @@ class HistoryMessage(models.Model):
             models.Index(fields=["session", "id"], name="history_session"),
             models.Index(fields=["session", "created_at"], name="history_time"),  # jumps to a date
             models.Index(fields=["entry"], name="history_entry", condition=models.Q(entry__isnull=False)),
+            models.Index(
+                fields=["session", "id"], name="history_divider", condition=models.Q(kind=HistoryKind.DIVIDER)
+            ),  # where contexts begin
         ]
 
     def __str__(self) -> str:
         return f"{self.session_id}#{self.pk} {self.role}"
+
+
+class Recollection(models.Model):
+    """What agents are given of a session beside the messages of its present context. Of few sessions there is one."""
+
+    session = models.OneToOneField(BotSession, on_delete=models.CASCADE, primary_key=True, related_name="recollection")
+    context_start = models.BigIntegerField()  # the session's: with another one it is over
+    stretches = models.JSONField(default=list)  # of the history, [after, through] each, oldest first: they go on here
+    summary = models.ForeignKey(HistoryMessage, on_delete=models.SET_NULL, null=True, related_name="+")  # null: none
+    through = models.BigIntegerField(default=0)  # the summary is of what was said up to this id of the history …
+    covers = models.JSONField(default=list)  # … in these sessions
+
+    def __str__(self) -> str:
+        return f"{self.session_id} from {self.context_start}"

@@ -13,9 +13,14 @@ class Worker(models.Model):
     pid = models.PositiveIntegerField()
     version = models.CharField(max_length=40)
     accounts = models.JSONField(default=list)  # the bots whose adapters it runs
+    only = models.JSONField(null=True)  # the bots that it may run; null: any
+    # The database has these defaults, too: workers of an older version run beside it while it is brought up.
+    is_draining = models.BooleanField(default=False, db_default=False)  # it stops: it takes no more bots
     running_turns = models.PositiveIntegerField(default=0)
     started_at = models.DateTimeField()
     last_beat_at = models.DateTimeField()
+    # Longest time its event loop stood still, since the beat before.
+    loop_gap_seconds = models.FloatField(default=0, db_default=0.0)
     lease_seconds = models.FloatField()  # how long after a beat it counts as alive
     stopped_at = models.DateTimeField(null=True)  # it said goodbye
 

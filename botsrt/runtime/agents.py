@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from botsrt import conf
 from botsrt.agents import registry
@@ -33,7 +34,8 @@ class AgentPool:
             return agent
 
     def _make(self, config: AgentConfig) -> Agent:
-        return registry.agent_class(config.kind, self._packages)(config)
+        own = replace(config, settings=dict(config.settings))  # what it does with them changes nobody else's
+        return registry.agent_class(config.kind, self._packages)(own)
 
     async def close(self) -> None:
         for _, agent in self._agents.values():

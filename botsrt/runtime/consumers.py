@@ -29,7 +29,8 @@ class WakeConsumer(AsyncConsumer):
         super().__init__()
         self._wake = wake
 
-    async def work_waiting(self, message: dict[str, Any]) -> None:
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Any message wakes. It touches no database, so there are no connections to look after as Channels would."""
         self._wake()
 
 

@@ -59,7 +59,9 @@ class Delivery:
         self._closed_until: dict[str, float] = {}  # bots that the platform told to wait, in time.monotonic
         self._look_at_unknown_at = 0.0
         self._deciding: list[str] = []  # bots whose messages of unknown fate are decided here, without staff
+        self._looked_at: frozenset[str] = frozenset()  # bots of which it is known whether they are
         self._is_draining = False
+        self._round = asyncio.Lock()  # held while messages are claimed and their calls started
 
     def wake(self) -> None:
         self._wakeup.wake()
@@ -74,7 +76,8 @@ class Delivery:
         while not self._is_draining:
             try:
                 await self._decide_unknown()
-                is_busy = await self._send_waiting()
+                async with self._round:
+                    is_busy = not self._is_draining and await self._send_waiting()
             except StorageUnavailable as error:
                 logger.warning("nothing can be sent: %s", error)
                 is_busy = False
@@ -85,6 +88,8 @@ class Delivery:
         """Start no more calls; wait for those under way."""
         self._is_draining = True
         self.wake()
+        async with self._round:  # what is being claimed is a call under way, too
+            pass
         if self._sending:
             await asyncio.wait(self._sending.values(), timeout=self._config.send_timeout_seconds)
 
@@ -117,13 +122,14 @@ class Delivery:
             account
             for account, keeper in self._supervisor.keepers.items()
             if keeper.is_ready
+            and account in self._looked_at  # else what follows a message of unknown fate might overtake it
             and self._load[account] < keeper.capabilities.max_concurrent_sends
             and self._closed_until.get(account, 0.0) <= now
         ]
 
     def _start(self, claim: ClaimedSend, claimed_at: float) -> None:
         message = claim.message
-        task = asyncio.create_task(self._send(claim, claimed_at), name=f"send {message.outbox_id}")
+        task = asyncio.create_task(self._send(claim, claimed_at))
         self._sending[message.outbox_id] = task
         self._load[message.account] += 1
         task.add_done_callback(lambda done: self._ended(claim, done))
@@ -144,7 +150,8 @@ class Delivery:
         row = {"outbox_id": message.outbox_id, "worker_id": self._worker_id}
         keeper = self._supervisor.keepers.get(message.account)
         if keeper is None or not keeper.is_ready:
-            await self._wait(claim, "The bot is not connected.", after=_NOT_CONNECTED_WAIT, is_attempt=False)
+            after = _NOT_CONNECTED_WAIT if keeper else timedelta(0)  # another worker has the bot by now, or takes it
+            await self._wait(claim, "The bot is not connected.", after=after, is_attempt=False)
             return
         if time.monotonic() - claimed_at > self._config.lease_seconds:
             logger.warning("message %d is left: this process was stopped longer than its lease", message.outbox_id)
@@ -209,10 +216,10 @@ class Delivery:
 
     async def _decide_unknown(self) -> None:
         """Settle messages of unknown fate: ask the platform where it can tell, else follow the bot's policy."""
-        if time.monotonic() < self._look_at_unknown_at:
+        ready = {account: keeper for account, keeper in self._supervisor.keepers.items() if keeper.is_ready}
+        if time.monotonic() < self._look_at_unknown_at and self._looked_at.issuperset(ready):
             return
         self._look_at_unknown_at = time.monotonic() + self._config.poll_seconds
-        ready = {account: keeper for account, keeper in self._supervisor.keepers.items() if keeper.is_ready}
         if not ready:
             return
         views = await self._database.call(bots.views, accounts=list(ready))
@@ -222,10 +229,13 @@ class Delivery:
             if keeper.capabilities.can_reconcile
             or (account in views and views[account].unknown_sends == UnknownSendPolicy.RESEND)
         ]
+        self._looked_at = frozenset(ready)
         claims = await self._database.call(
             outbox.unknown, accounts=self._deciding, limit=_CLAIM_LIMIT, now=timezone.now()
         )
         for claim in claims:
+            if self._is_draining:
+                return
             if ready[claim.message.account].capabilities.can_reconcile:
                 await self._reconcile(claim)
             else:

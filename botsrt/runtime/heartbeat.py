@@ -12,8 +12,10 @@ from django.utils import timezone
 
 from botsrt.conf import RuntimeConfig
 from botsrt.core.errors import StorageUnavailable
+from botsrt.runtime import pulse
 from botsrt.runtime.db import Database
 from botsrt.runtime.delivery import Delivery
+from botsrt.runtime.pulse import Pulse
 from botsrt.runtime.pump import Pump
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.services import outbox, pairing, turns, workers
@@ -44,16 +46,24 @@ class Heartbeat:
         self._pump = pump
         self._delivery = delivery
         self._supervisor = supervisor
+        self._pulse = Pulse(lease_seconds=config.lease_seconds)
 
     async def run(self) -> None:
         """Beat until cancelled. While the database is away nothing is renewed; ends are guarded, so nothing is lost."""
-        while True:
-            await asyncio.sleep(self._config.lease_seconds / _BEATS_PER_LEASE)
-            try:
-                await self.beat()
-                await self.sweep()
-            except StorageUnavailable as error:
-                logger.warning("no heartbeat: %s", error)
+        self._pulse.beats()  # the row of the worker is new
+        pulse.running[self._worker_id] = self._pulse
+        feeling = asyncio.create_task(self._pulse.feel(), name="pulse")
+        try:
+            while True:
+                await asyncio.sleep(self._config.lease_seconds / _BEATS_PER_LEASE)
+                try:
+                    await self.beat()
+                    await self.sweep()
+                except StorageUnavailable as error:
+                    logger.warning("no heartbeat: %s", error)
+        finally:
+            feeling.cancel()
+            del pulse.running[self._worker_id]
 
     async def beat(self) -> None:
         """Renew everything this worker holds. Renewed before anything is swept, so that a worker that comes back from
@@ -69,9 +79,11 @@ class Heartbeat:
             worker_id=self._worker_id,
             accounts=list(self._supervisor.keepers),
             running_turns=len(self._pump.running),
+            loop_gap_seconds=self._pulse.take_gap(),
             now=now,
         )
-        for account, keeper in self._supervisor.keepers.items():
+        self._pulse.beats()
+        for account, keeper in list(self._supervisor.keepers.items()):  # bots come and go while the database works
             inbound_at, outbound_at = keeper.traffic
             await self._database.call(
                 workers.report_traffic, account=account, last_inbound_at=inbound_at, last_outbound_at=outbound_at

@@ -193,8 +193,10 @@ class Keeper:
         try:
             while True:
                 changed = asyncio.create_task(self._changed.wait())
-                await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+                try:
+                    await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
                 if reading.done():
                     reading.result()  # raises what the adapter raised
                     raise PlatformUnavailable("The adapter stopped reading without an error.")
@@ -225,7 +227,8 @@ class Keeper:
         return True
 
     async def _stop(self, adapter: Adapter, reading: asyncio.Task[None]) -> None:
-        """Stop reading, let the sends under way end, close."""
+        """Take no more to send, stop reading, let the sends under way end, close."""
+        self._adapter = None  # first: where there is always something to send, it would never be idle
         while not reading.done():  # an SDK may swallow a cancellation
             reading.cancel()
             await asyncio.wait({reading}, timeout=1.0)
@@ -235,7 +238,6 @@ class Keeper:
         except TimeoutError:
             logger.warning("bot %s is closed while a message is being sent", self.account)
         finally:
-            self._adapter = None
             await adapter.close()
 
     async def _back_off(self, failures: int, error: Exception) -> None:

@@ -21,7 +21,7 @@ from botsrt.services.turns import ClaimedTurn
 logger = logging.getLogger(__name__)
 
 #: Lanes claimed in one transaction at most, so that one claim never takes long.
-_CLAIM_LIMIT = 32
+_CLAIM_LIMIT = 64
 
 #: Commands answered beside their lanes at a time. They run no agent, so they need no room among the turns that do.
 _ASIDE_LIMIT = 32
@@ -48,6 +48,7 @@ class Pump:
         self._running: dict[uuid.UUID, asyncio.Task[None]] = {}
         self._asides: set[uuid.UUID] = set()  # those of the running turns that answer a command beside its lane
         self._is_draining = False
+        self._round = asyncio.Lock()  # held while turns are claimed and started
 
     def wake(self) -> None:
         self._wakeup.wake()
@@ -60,10 +61,11 @@ class Pump:
     async def run(self) -> None:
         """Claim and start turns until drained."""
         while not self._is_draining:
-            free = self._config.concurrency - (len(self._running) - len(self._asides))
-            claimed = await self._claim(limit=min(free, _CLAIM_LIMIT), aside_limit=_ASIDE_LIMIT - len(self._asides))
-            for turn in claimed:
-                self._start(turn)
+            async with self._round:
+                free = self._config.concurrency - (len(self._running) - len(self._asides))
+                claimed = await self._claim(limit=min(free, _CLAIM_LIMIT), aside_limit=_ASIDE_LIMIT - len(self._asides))
+                for turn in claimed:
+                    self._start(turn)
             if not claimed:
                 await self._wakeup.sleep(await self._idle_seconds())
 
@@ -71,6 +73,8 @@ class Pump:
         """Claim no more; give the running turns ``grace_seconds``, then hand back what is left."""
         self._is_draining = True
         self.wake()
+        async with self._round:  # what is being claimed has its grace, too
+            pass
         if self._running:
             await asyncio.wait(self._running.values(), timeout=grace_seconds)
         left = list(self._running.values())
@@ -116,7 +120,7 @@ class Pump:
         return min(self._config.poll_seconds, (due_at - now).total_seconds())
 
     def _start(self, turn: ClaimedTurn) -> None:
-        task = asyncio.create_task(self._run_turn(turn), name=f"turn {turn.id}")
+        task = asyncio.create_task(self._run_turn(turn))
         self._running[turn.id] = task
         if turn.runs_aside:
             self._asides.add(turn.id)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from django.utils import timezone
 
-from botsrt.core.messages import as_line
+from botsrt.core.messages import as_lines
 from botsrt.core.ports import AgentConfig, Steerable
 from botsrt.core.states import BusyMode
 from botsrt.runtime.agents import AgentPool
@@ -81,7 +81,7 @@ class Steering:
             if not isinstance(agent, Steerable):
                 return False
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                return await agent.steer(str(turn_id), "\n".join(as_line(entry.message) for entry in joined))
+                return await agent.steer(str(turn_id), as_lines([entry.message for entry in joined]))
         except Exception as error:  # noqa: BLE001  an agent is somebody else's code: it may raise anything
             logger.warning("agent %s took no text while it ran: %s", run.agent.name, type(error).__name__)
             return False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from botsrt import conf
 from botsrt.conf import RuntimeConfig
-from botsrt.core import backoff, keys, runtime_state
+from botsrt.core import backoff, commands, keys, runtime_state
 from botsrt.core.access import Decision, Verdict
+from botsrt.core.commands import ChatCommand, CommandCall
 from botsrt.core.context import SessionContext, clear_session_context, set_session_context
 from botsrt.core.errors import (
     AgentError,
@@ -25,11 +26,10 @@ from botsrt.core.errors import (
     StorageUnavailable,
     TransientAgentError,
 )
-from botsrt.core.messages import Attachment, as_line
+from botsrt.core.messages import Attachment, as_lines
 from botsrt.core.ports import AgentReply, AgentRequest, no_files, unseen
-from botsrt.core.states import Standing
 from botsrt.core.text import one_line
-from botsrt.runtime import platforms
+from botsrt.runtime import compaction, customs, platforms
 from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.runtime.files import Files
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 #: An agent that cannot run at present (no key, for one) is asked again after this long.
 _UNAVAILABLE_WAIT = timedelta(seconds=30)
+
+#: An answer that is there sooner needs no sign that it is being written.
+_TYPING_AFTER_SECONDS = 0.2
 
 #: Shows "typing…" for as long as it runs.
 ShowTyping = Callable[[ClaimedTurn], Awaitable[None]]
@@ -67,6 +70,9 @@ async def run(
             await _give_back(turn, database, after=_UNAVAILABLE_WAIT)
             return
         decisions = gate(turn, materials, materials.bot)
+        if (own := commands.own().get(turn.entries[0].command)) and decisions[turn.entries[0].id].is_allowed:
+            await _answer_by(own, turn, materials, materials.bot, database=database, config=config)
+            return
         if at_reception := _reception(turn, materials.bot, decisions, config):
             await _conclude(turn, at_reception, database=database)
             return
@@ -89,6 +95,7 @@ async def run(
             previews=previews,
             files=files,
         )
+        await compaction.after(turn, materials.bot, database=database, agents=agents)
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(turn, database, after=timedelta()))
         raise
@@ -105,17 +112,14 @@ async def _materials(turn: ClaimedTurn, *, database: Database, config: RuntimeCo
         turns.materials,
         turn=turn,
         max_history=config.max_history,
-        refused_for=config.pairing_terms.refused_for,
+        refused_for=timedelta(seconds=config.pairing_refused_seconds),
         now=timezone.now(),
     )
 
 
 def gate(turn: ClaimedTurn, materials: Materials, bot: BotView) -> dict[int, Decision]:
     """What may become of each entry. Nothing expensive happens before this."""
-    return {
-        entry.id: entrance.decide(entry, bot=bot, standing=materials.standings.get(entry.root_id, Standing.UNKNOWN))
-        for entry in turn.entries
-    }
+    return entrance.decide_all(turn.entries, bot=bot, standings=materials.standings)
 
 
 def _code(decision: Decision) -> str:
@@ -126,16 +130,51 @@ def _reception(
     turn: ClaimedTurn, bot: BotView, decisions: Mapping[int, Decision], config: RuntimeConfig
 ) -> Callable[[datetime], bool] | None:
     """What ends the turn without an agent, if anything does: a command, a press, or a stranger who asks for access."""
-    terms = config.pairing_terms
     first = turn.entries[0]
     decision = decisions[first.id]
     is_open = decision.verdict is Verdict.PAIR and reception.is_open_to_strangers(first)
     if first.command and (decision.is_allowed or is_open):
+        terms = config.pairing_terms
         return lambda now: reception.answer(turn=turn, bot=bot, decision=decision, terms=terms, now=now)
     if any(decision.verdict is Verdict.PAIR for decision in decisions.values()):
+        terms = config.pairing_terms
         reasons = {entry_id: _code(decision) for entry_id, decision in decisions.items()}
         return lambda now: reception.ask(turn=turn, bot=bot, reasons=reasons, terms=terms, now=now)
     return None
+
+
+async def _answer_by(
+    command: ChatCommand,
+    turn: ClaimedTurn,
+    materials: Materials,
+    bot: BotView,
+    *,
+    database: Database,
+    config: RuntimeConfig,
+) -> None:
+    """Let a command of somebody else's answer the turn's one entry. If it fails, that is a failure like an agent's."""
+    entry = turn.entries[0]
+    parsed = commands.parse(entry.message.text)
+    call = CommandCall(
+        name=command.name,
+        argument=parsed.argument if parsed else "",
+        context=make_request(turn, turn.entries, materials).context,
+        is_owner=entrance.is_owner(entry, bot),
+        account=turn.account,
+        session_id=turn.session_id,
+        entry_id=entry.id,
+    )
+    try:
+        text = await customs.answer(command, call, chat_type=entry.message.chat_type)
+    except AgentUnavailable as error:
+        await _give_back(turn, database, after=_UNAVAILABLE_WAIT, reason=Failure.of(error))
+    except Exception as error:  # noqa: BLE001  somebody else's code, which may raise anything
+        await _fail(
+            turn, Failure.of(error, is_timeout=isinstance(error, TimeoutError)), database=database, config=config
+        )
+    else:
+        parts = platforms.parts(text, turn.platform)
+        await _conclude(turn, lambda now: reception.say(turn=turn, text=text, parts=parts, now=now), database=database)
 
 
 async def _conclude(turn: ClaimedTurn, act: Callable[[datetime], bool], *, database: Database) -> None:
@@ -162,10 +201,9 @@ async def _answer(
     """Let the agent answer ``entries``, and end the turn as it went."""
     preview = previews.of(turn, bot)
     request = make_request(turn, entries, materials, show=preview.show if preview else unseen, fetch=files.of(turn))
-    typing = asyncio.create_task(_typing(show_typing, turn))
     try:
         async with preview or nullcontext():
-            with steering.open(turn, bot) as joined:
+            with steering.open(turn, bot) as joined, _typing(show_typing, turn):
                 reply = await _run_agent(agents, bot, request, timeout_seconds=config.run_timeout_seconds)
     except AgentUnavailable as error:
         logger.warning("agent %s cannot run now: %s", bot.agent.name, error)
@@ -174,8 +212,6 @@ async def _answer(
     except _RunFailed as failed:
         await _fail(turn, failed.failure, database=database, config=config)
         return
-    finally:
-        typing.cancel()
     turn = replace(turn, entries=(*turn.entries, *joined))
     result = Result(
         parts=platforms.parts(reply.text, turn.platform),
@@ -211,7 +247,7 @@ def make_request(
     messages = [entry.message for entry in newest.values()]
     last = messages[-1]
     return AgentRequest(
-        text="\n".join(as_line(message) for message in messages),
+        text=as_lines(messages),
         history=materials.history,
         attachments=tuple(attachment for message in messages for attachment in message.attachments),
         context=SessionContext(
@@ -275,7 +311,22 @@ async def _run_agent(agents: AgentPool, bot: BotView, request: AgentRequest, *, 
         clear_session_context(token)
 
 
-async def _typing(show_typing: ShowTyping, turn: ClaimedTurn) -> None:
+@contextmanager
+def _typing(show_typing: ShowTyping, turn: ClaimedTurn) -> Iterator[None]:
+    """Show "typing…" while the block lasts, unless it is over before anybody would see it."""
+    shown: list[asyncio.Task[None]] = []
+    timer = asyncio.get_running_loop().call_later(
+        _TYPING_AFTER_SECONDS, lambda: shown.append(asyncio.create_task(_show(show_typing, turn)))
+    )
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for task in shown:
+            task.cancel()
+
+
+async def _show(show_typing: ShowTyping, turn: ClaimedTurn) -> None:
     try:
         await show_typing(turn)
     except Exception as error:  # noqa: BLE001  nobody waits for an indicator
@@ -298,7 +349,7 @@ async def dry_run(entry_id: int) -> AgentReply:
         materials = await _materials(turn, database=bridge, config=config)
         if materials.bot is None:
             raise NotFound(f"There is no bot {turn.account} any more.")
-        files = Files(database=bridge, config=config, keepers={})
+        files = Files(database=bridge, config=config, keepers={}, keeps=False)
         request = make_request(turn, turn.entries, materials, fetch=files.of(turn))
         return await _run_agent(agents, materials.bot, request, timeout_seconds=config.run_timeout_seconds)
     except _RunFailed as failed:

@@ -53,6 +53,7 @@ class Worker:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{PROCESS_MARK}.{next(_numbers)}"
         self._database = database
         self._config = config
+        self._accounts = accounts
         self._agents = AgentPool()
         self._bots_changed = Wakeup()
         self._turns_cancelled = Wakeup()
@@ -86,6 +87,7 @@ class Worker:
             pid=os.getpid(),
             version=botsrt.__version__,
             lease=timedelta(seconds=self._config.lease_seconds),
+            only=self._accounts,
             now=timezone.now(),
         )
         self._carry_nudges()
@@ -103,6 +105,7 @@ class Worker:
             "pump": self._pump.run(),
             "delivery": self._delivery.run(),
             "previews": self._previews.run(),
+            "files": self._files.run(),
         }
         self._tasks = {name: asyncio.create_task(loop, name=name) for name, loop in loops.items()}
 
@@ -114,7 +117,8 @@ class Worker:
             logger.critical("the %s loop ended; the process stops", task.get_name(), exc_info=error)
 
     async def stop(self) -> None:
-        """Drain and release everything."""
+        """Drain and release everything. The bots read and send until the turns have ended; then others take them."""
+        await self._take_no_more_bots()
         await self._pump.drain(self._config.drain_seconds)
         await self._delivery.drain()
         await self._remove_unfinished()
@@ -129,6 +133,12 @@ class Worker:
             await self._database.call(workers.goodbye, worker_id=self.id, now=timezone.now())
         except StorageUnavailable as error:
             logger.warning("no goodbye: %s", error)
+
+    async def _take_no_more_bots(self) -> None:
+        try:
+            await self._supervisor.drain()
+        except StorageUnavailable as error:
+            logger.warning("other workers do not know yet that this one stops: %s", error)
 
     def _bot_is_ready(self) -> None:
         self._delivery.wake()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -26,7 +29,10 @@ from botsrt.core.states import (
     UnknownUserPolicy,
 )
 from botsrt.models import AdapterState, AgentProfile, Bot, JournalEntry
-from botsrt.services import audit, news, nudge
+from botsrt.services import audit, news, nudge, sql
+
+#: The highest rate that can be named: so many messages of a contact are looked at when another one comes.
+MOST_PER_MINUTE = 600
 
 #: Settings that every bot has, whatever its platform.
 COMMON_SETTINGS = (
@@ -62,6 +68,13 @@ COMMON_SETTINGS = (
         "together.",
         default="0",
         max_number=60_000,
+    ),
+    Option(
+        name="max_per_minute",
+        help="How many messages of one person, and how many commands, the bot answers in a minute; 0: all. Owners are "
+        "never limited.",
+        default="60",
+        max_number=MOST_PER_MINUTE,
     ),
     Option(
         name="streaming",
@@ -457,30 +470,59 @@ def _agent_shown(profile: AgentProfile) -> dict[str, Any]:
 
 def views(*, accounts: Collection[str]) -> dict[str, BotView]:
     """The bots of these accounts that exist, by account."""
-    rows = Bot.objects.select_related("agent").filter(account__in=accounts)
-    return {bot.account: _view(bot) for bot in rows}
+    names = list(accounts)
+    if not names:
+        return {}
+    return {row[0]: _view(*row) for row in sql.fetch(_VIEWS.format(accounts=sql.marks(names)), names)}
 
 
-def _view(bot: Bot) -> BotView:
-    owners = _names(setting(bot.settings, "owners"))
+#: In the order of ``_view``.
+_VIEWS = """SELECT bot.account, bot.platform, bot.version, bot.policy, bot.settings,
+        agent.name, agent.kind, agent.version, agent.instructions, agent.settings
+    FROM botsrt_bot AS bot JOIN botsrt_agentprofile AS agent ON agent.id = bot.agent_id
+    WHERE bot.account IN ({accounts})"""
+
+
+@lru_cache(maxsize=1_000)  # of what the row says: every turn asks, and it hardly ever changes
+def _view(
+    account: str,
+    platform: str,
+    version: int,
+    policy: str,
+    settings_json: str,
+    agent: str,
+    agent_kind: str,
+    agent_version: int,
+    instructions: str,
+    agent_settings_json: str,
+) -> BotView:
+    settings: Mapping[str, str] = json.loads(settings_json)
+    owners = _names(setting(settings, "owners"))
     return BotView(
-        account=bot.account,
-        platform=bot.platform,
-        version=bot.version,
+        account=account,
+        platform=platform,
+        version=version,
         rules=access.Rules(
-            policy=UnknownUserPolicy(bot.policy),
-            allowed_user_ids=_names(setting(bot.settings, "allowed_users")) | owners,
-            group_respond=GroupRespond(setting(bot.settings, "group_respond")),
-            answers_edits=setting(bot.settings, "edits") == "answer",
+            policy=UnknownUserPolicy(policy),
+            allowed_user_ids=_names(setting(settings, "allowed_users")) | owners,
+            owners=owners,
+            group_respond=GroupRespond(setting(settings, "group_respond")),
+            answers_edits=setting(settings, "edits") == "answer",
         ),
         owners=owners,
-        link=LinkConfirmation(setting(bot.settings, "link")),
-        unknown_sends=UnknownSendPolicy(setting(bot.settings, "unknown_sends")),
-        busy=BusyMode(setting(bot.settings, "busy")),
-        resets=resets.policy(bot.settings),
-        is_streaming=setting(bot.settings, "streaming") == "on",
-        mirrors_runtime_state=setting(bot.settings, "mirror_runtime_state") == "on",
-        agent=_config_of(bot.agent),
+        link=LinkConfirmation(setting(settings, "link")),
+        unknown_sends=UnknownSendPolicy(setting(settings, "unknown_sends")),
+        busy=BusyMode(setting(settings, "busy")),
+        resets=resets.policy(settings),
+        is_streaming=setting(settings, "streaming") == "on",
+        mirrors_runtime_state=setting(settings, "mirror_runtime_state") == "on",
+        agent=AgentConfig(
+            name=agent,
+            kind=agent_kind,
+            version=agent_version,
+            instructions=instructions,
+            settings=MappingProxyType(json.loads(agent_settings_json)),
+        ),
     )
 
 

@@ -24,7 +24,7 @@ from botsrt.core.actors import Actor
 from botsrt.core.errors import BotsError, Conflict, InvalidInput, NotFound
 from botsrt.core.states import BulkItemState, BulkState, BulkVerb, DLQState, EntryState, RunMode
 from botsrt.models import BulkItem, BulkOperation, DLQItem
-from botsrt.services import audit, dlq, journal, news, outbox
+from botsrt.services import audit, dlq, erasing, journal, news, outbox
 
 #: Rows of one operation. More is a second operation.
 MAX_ITEMS = 10_000
@@ -111,6 +111,8 @@ def _check(verb: BulkVerb, ids: Collection[int], *, reason: str, options: Mappin
         raise InvalidInput("rows", f"{len(ids):,} are too many; {MAX_ITEMS:,} are possible at a time.")
     if verb is BulkVerb.DISCARD and not reason.strip():
         raise InvalidInput("reason", "say why the messages are given up.")
+    if verb is BulkVerb.ERASE:
+        erasing.check(contact_ids=ids)
     if verb is BulkVerb.REPLAY and options.get("mode") not in tuple(RunMode):
         raise InvalidInput("mode", f"is one of {', '.join(RunMode)}.")
     if is_canary and verb is not BulkVerb.RETRY:
@@ -173,10 +175,11 @@ def release(*, runner_id: str) -> None:
 
 def _do(operation: BulkOperation, item: BulkItem, *, now: datetime) -> None:
     state, detail = BulkItemState.DONE, ""
+    is_over: bool | None = True
     fingerprint = _fingerprint(item.object_id) if operation.verb == BulkVerb.RETRY else ""
     try:
         with transaction.atomic():
-            _ACTS[BulkVerb(operation.verb)](operation, item.object_id, now)
+            is_over = _ACTS[BulkVerb(operation.verb)](operation, item.object_id, now)
     except BotsError as error:
         state, detail = BulkItemState.SKIPPED, str(error)[:_MAX_DETAIL_CHARS]
     except DatabaseError:
@@ -184,7 +187,11 @@ def _do(operation: BulkOperation, item: BulkItem, *, now: datetime) -> None:
     except Exception as error:
         logger.exception("row %d of bulk operation %d", item.object_id, operation.pk)
         state, detail = BulkItemState.SKIPPED, f"An unexpected {type(error).__name__}; the log says more."
-    BulkItem.objects.filter(pk=item.pk).update(state=state, detail=detail, fingerprint=fingerprint, done_at=now)
+    if is_over is False:
+        state = BulkItemState.WAITING
+    BulkItem.objects.filter(pk=item.pk).update(
+        state=state, detail=detail, fingerprint=fingerprint, done_at=None if state is BulkItemState.WAITING else now
+    )
     BulkOperation.objects.filter(pk=operation.pk).update(moved_at=now)
     news.changed("operations", [operation.pk])
 
@@ -216,13 +223,19 @@ def _resolve(operation: BulkOperation, outbox_id: int, now: datetime) -> None:
     )
 
 
-_ACTS: Mapping[BulkVerb, Callable[[BulkOperation, int, datetime], None]] = {
+def _erase(operation: BulkOperation, contact_id: int, now: datetime) -> bool:
+    return erasing.step(contact_id=contact_id, actor=_by(operation), reason=operation.reason, now=now)
+
+
+#: What is done to a row. False: there is more to do to it, so it is the next one again.
+_ACTS: Mapping[BulkVerb, Callable[[BulkOperation, int, datetime], bool | None]] = {
     BulkVerb.RETRY: _retry,
     BulkVerb.DISCARD: _discard,
     BulkVerb.REPLAY: _replay,
     BulkVerb.ARRIVED: _resolve,
     BulkVerb.AGAIN: _resolve,
     BulkVerb.DROP: _resolve,
+    BulkVerb.ERASE: _erase,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from botsrt.core import access
@@ -15,11 +15,50 @@ from botsrt.services.bots import BotView
 from botsrt.services.turns import ClaimedEntry
 
 
-def decide(entry: ClaimedEntry, *, bot: BotView, standing: Standing) -> Decision:
+def decide_all(
+    entries: Sequence[ClaimedEntry], *, bot: BotView, standings: Mapping[int, Standing], is_too_fast: bool = False
+) -> dict[int, Decision]:
+    """What may become of each of the entries, which came to one bot, by their ids.
+
+    An album is addressed to the bot as a whole: its caption stands at one of its parts.
+
+    Args:
+        standings: root contact → what staff decided about it and this bot; none: unknown.
+        is_too_fast: their contacts wrote as much in the last minute as the bot answers.
+    """
+    addressed = {_album(entry) for entry in entries if entry.message.is_mentioned} - {None}
+    return {
+        entry.id: decide(
+            entry,
+            bot=bot,
+            standing=standings.get(entry.root_id, Standing.UNKNOWN),
+            is_too_fast=is_too_fast,
+            is_mentioned=entry.message.is_mentioned or _album(entry) in addressed,
+        )
+        for entry in entries
+    }
+
+
+def is_owner(entry: ClaimedEntry, bot: BotView) -> bool:
+    """Whether an owner of the bot sent the entry."""
+    return not {entry.message.sender.user_id, *entry.known_as}.isdisjoint(bot.owners)
+
+
+def _album(entry: ClaimedEntry) -> tuple[str, str, int] | None:
+    """The album that the entry is a part of; None: none."""
+    message = entry.message
+    return (message.channel_id, message.album, entry.contact_id) if message.album else None
+
+
+def decide(
+    entry: ClaimedEntry, *, bot: BotView, standing: Standing, is_mentioned: bool, is_too_fast: bool = False
+) -> Decision:
     """What may become of one entry.
 
     Args:
         standing: what staff decided about its contact and this bot.
+        is_mentioned: it is addressed to the bot, in whatever way.
+        is_too_fast: its contact wrote as much in the last minute as the bot answers.
     """
     message = entry.message
     asker = Asker(
@@ -29,27 +68,36 @@ def decide(entry: ClaimedEntry, *, bot: BotView, standing: Standing) -> Decision
         standing=standing,
         chat_type=message.chat_type,
         kind=message.kind,
-        is_mentioned=message.is_mentioned,
+        is_mentioned=is_mentioned,
         is_command=message.text.startswith("/"),
+        is_too_fast=is_too_fast,
     )
     return access.decide(asker, bot.rules)
 
 
 def allowed(rows: Iterable[JournalEntry], *, now: datetime) -> list[JournalEntry]:
     """Those of ``rows`` (with contact and alias selected) that an agent would be given now, in the same order."""
-    by_account: defaultdict[str, list[ClaimedEntry]] = defaultdict(list)
     rows = list(rows)
+    found = decisions(rows, now=now)
+    return [row for row in rows if row.pk in found and found[row.pk].is_allowed]
+
+
+def decisions(rows: Iterable[JournalEntry], *, now: datetime, is_too_fast: bool = False) -> dict[int, Decision]:
+    """What would become of each of ``rows`` (with contact and alias selected) now; nothing for those of no bot.
+
+    Args:
+        is_too_fast: their contacts wrote as much in the last minute as the bot answers.
+    """
+    by_account: defaultdict[str, list[ClaimedEntry]] = defaultdict(list)
     for row in rows:
         by_account[row.account].append(turns.as_claimed(row))
     views = bots.views(accounts=by_account)
-    passing: set[int] = set()
+    found: dict[int, Decision] = {}
     for account, entries in by_account.items():
         if (bot := views.get(account)) is None:
             continue
         contacts = {entry.root_id for entry in entries}
         # How old a refusal is matters to who may ask again, not to who is let in.
         standings = pairing.standings(account=account, contact_ids=contacts, refused_for=timedelta(), now=now)
-        for entry in entries:
-            if decide(entry, bot=bot, standing=standings.get(entry.root_id, Standing.UNKNOWN)).is_allowed:
-                passing.add(entry.id)
-    return [row for row in rows if row.pk in passing]
+        found |= decide_all(entries, bot=bot, standings=standings, is_too_fast=is_too_fast)
+    return found

@@ -26,7 +26,7 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import storable
 from botsrt.models import BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import audit, lanes, news, nudge, turns
+from botsrt.services import audit, dlq, lanes, news, nudge, turns
 
 #: ``outcome_reason`` of an entry that staff answered.
 BY_STAFF = "answered_by_staff"
@@ -214,6 +214,7 @@ def _end_waiting(session: BotSession, route: ReplyRoute, *, now: datetime) -> No
     waiting.filter(pk__in=[row.pk for row in rows]).update(
         state=EntryState.COMPLETED, outcome=Outcome.ANSWERED, outcome_reason=BY_STAFF, completed_at=now
     )
+    dlq.resolve(entry_ids=[row.pk for row in rows], now=now)  # those that were to be retried
 
 
 def note(*, session_id: str, text: str, actor: Actor, now: datetime) -> None:

@@ -6,7 +6,7 @@ Who is who comes from the tables here, or from the resolver that the settings na
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -29,7 +29,7 @@ from botsrt.core.identity import (
 from botsrt.core.messages import Sender
 from botsrt.core.states import HistoryKind, Proof, SessionScope
 from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, Person, PersonMerge
-from botsrt.services import audit, lanes, resolvers
+from botsrt.services import audit, lanes, resolvers, sql
 
 #: ``last_seen_at`` moves at most this often, so that a busy contact does not cost a write per message.
 SEEN_RESOLUTION = timedelta(minutes=1)
@@ -63,16 +63,36 @@ def resolve_with(resolver: IdentityResolverProtocol | None) -> None:
 
 def contact_seen(*, platform: str, sender: Sender, now: datetime) -> Contact:
     """The contact of ``sender``, made on first sight. Writing to us proves that they can be reached again."""
-    contact, is_new = _contact(
-        platform, sender.user_id, now=now, user_name=sender.user_name, display_name=sender.display_name
-    )
-    if is_new:
-        return contact
+    (contact,) = contacts_seen([(platform, sender, now)])
+    return contact
+
+
+_KNOWN = """SELECT contact.* FROM {senders} AS sender CROSS JOIN botsrt_contact AS contact
+    WHERE contact.platform = sender.column1 AND contact.platform_user_id = sender.column2"""
+
+
+def contacts_seen(seen: Sequence[tuple[str, Sender, datetime]]) -> list[Contact]:
+    """``contact_seen`` for many: platform, sender and time of each."""
+    senders, parameters = sql.values(sorted({(platform, sender.user_id) for platform, sender, _ in seen}))
+    found = Contact.objects.raw(_KNOWN.format(senders=senders), parameters)
+    known = {(contact.platform, contact.platform_user_id): contact for contact in found}
+    return [_seen(known, platform, sender, now) for platform, sender, now in seen]
+
+
+def _seen(known: dict[tuple[str, str], Contact], platform: str, sender: Sender, now: datetime) -> Contact:
+    """One of the ``known`` contacts, or a new one, which is known from then on."""
+    contact = known.get((platform, sender.user_id))
+    if contact is None:
+        names = {"user_name": sender.user_name, "display_name": sender.display_name}
+        contact, is_new = _contact(platform, sender.user_id, now=now, **names)
+        known[platform, sender.user_id] = contact
+        if is_new:
+            return contact
     # A platform that leaves names out of an event has not taken them away.
-    names = (sender.user_name or contact.user_name, sender.display_name or contact.display_name)
-    names_changed = names != (contact.user_name, contact.display_name)
-    if names_changed or not contact.is_reachable or now - contact.last_seen_at > SEEN_RESOLUTION:
-        contact.user_name, contact.display_name = names
+    shown = (sender.user_name or contact.user_name, sender.display_name or contact.display_name)
+    has_changed = shown != (contact.user_name, contact.display_name)
+    if has_changed or not contact.is_reachable or now - contact.last_seen_at > SEEN_RESOLUTION:
+        contact.user_name, contact.display_name = shown
         contact.is_reachable, contact.last_seen_at = True, now
         contact.save(update_fields=["user_name", "display_name", "is_reachable", "last_seen_at"])
     return contact
@@ -110,11 +130,16 @@ def persons_of(contact_ids: Collection[int]) -> dict[int, str]:
     """The unified user id of each contact that is linked. For a contact that is an alias ask with the other one."""
     resolver = external()
     if resolver is None:
-        active = IdentityLink.objects.filter(ACTIVE, contact__in=contact_ids)
-        return dict(active.values_list("contact", "person__unified_user_id"))
+        ids = list(contact_ids)
+        return dict(sql.fetch(_PERSONS.format(contacts=sql.marks(ids)), ids)) if ids else {}
     rows = Contact.objects.filter(pk__in=contact_ids).values_list("pk", "platform", "platform_user_id")
     found = ((pk, resolver.resolve(platform, user_id), platform, user_id) for pk, platform, user_id in rows)
     return {pk: unified for pk, unified, platform, user_id in found if is_linked(unified, platform, user_id)}
+
+
+_PERSONS = """SELECT link.contact_id, person.unified_user_id FROM botsrt_identitylink AS link
+    JOIN botsrt_person AS person ON person.id = link.person_id
+    WHERE link.unlinked_at IS NULL AND link.contact_id IN ({contacts})"""
 
 
 def lane_of(contact: Contact) -> str:

@@ -147,7 +147,7 @@ def say(*, session_id: str, text: str, actor: Actor, sender_name: str = "", now:
 def receive(*, message: InboundMessage, reserved_for: timedelta, max_raw_bytes: int, now: datetime) -> int | None:
     """``journal.receive``, for a turn that its caller runs: what looks like a command is a message like any other."""
     with transaction.atomic():
-        entry_id = journal.receive(message=message, now=now, max_raw_bytes=max_raw_bytes)
+        entry_id = journal.receive(message=message, now=now, max_raw_bytes=max_raw_bytes, is_from_program=True)
         if entry_id is not None:
             JournalEntry.objects.filter(pk=entry_id).update(
                 command="", available_at=now + reserved_for, runs_alone=True, run_mode=RunMode.HOLD
@@ -217,7 +217,7 @@ def park(*, message: InboundMessage, failure: Failure, now: datetime) -> int:
         "revision": message.revision,
     }
     with transaction.atomic():
-        journal.receive(message=message, now=now, max_raw_bytes=0)
+        journal.receive(message=message, now=now, max_raw_bytes=0, is_from_program=True)
         entry = JournalEntry.objects.get(**key)
         entry.state, entry.outcome, entry.completed_at = EntryState.DEAD, Outcome.DEAD, now
         entry.attempts += 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,57 +17,174 @@ from botsrt.core import commands
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound, UnreadableUpdate
 from botsrt.core.messages import MAX_ID_CHARS, InboundMessage
-from botsrt.core.states import ChatType, DLQReason, EntryState, EventKind, OutboxState, Outcome, RunMode, Trigger
+from botsrt.core.states import (
+    WITHOUT_MESSAGE,
+    ChatType,
+    DLQReason,
+    EntryState,
+    EventKind,
+    OutboxState,
+    Outcome,
+    RunMode,
+    Trigger,
+)
 from botsrt.core.text import storable, storable_json
-from botsrt.models import JournalEntry, OutboxMessage
-from botsrt.services import audit, codes, dlq, entries, identity, news, nudge, pace, sessions
+from botsrt.models import Contact, JournalEntry, OutboxMessage
+from botsrt.services import audit, codes, dlq, entries, identity, news, nudge, pace, sessions, sql
+from botsrt.services.batches import batched, only
 from botsrt.services.dlq import Failure
+from botsrt.services.pace import Coming, Pace
+from botsrt.services.sessions import Home
 
 
-def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int) -> int | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """One inbound event; a call of ``receive``."""
+
+    message: InboundMessage
+    now: datetime
+    max_raw_bytes: int
+    is_from_program: bool = False
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        message = self.message
+        return message.platform, message.account, message.channel_id, message.message_id, message.revision
+
+
+def _receive_all(arrivals: Sequence[_Arrival]) -> list[int | Exception | None]:
+    """``receive``, for many events."""
+    with transaction.atomic(savepoint=False):
+        again = _known(arrivals)
+        fresh: dict[tuple[str, ...], _Arrival] = {}
+        for arrival in arrivals:
+            if arrival.key in again or arrival.key in fresh:
+                again[arrival.key] += 1
+            else:
+                fresh[arrival.key] = arrival
+        stored = _store(_new(list(fresh.values())))
+        again.update(key for key in fresh if key not in stored)  # another process was faster
+        _count_duplicates(again)
+        if stored:
+            nudge.journal()
+            news.changed("journal", stored.values())
+        return [stored.get(arrival.key) if fresh.get(arrival.key) is arrival else None for arrival in arrivals]
+
+
+@batched(_Arrival, _receive_all)
+def receive(*, message: InboundMessage, now: datetime, max_raw_bytes: int, is_from_program: bool = False) -> int | None:
     """Store one inbound event, unless it is stored already.
+
+    Args:
+        is_from_program: it is never too fast.
 
     Returns:
         The entry's id; None for a redelivery, which is counted on its row and has no other effect.
     """
-    key = {
-        "platform": message.platform,
-        "account": message.account,
-        "channel_id": message.channel_id,
-        "message_id": message.message_id,
-        "revision": message.revision,
+    arrival = _Arrival(message=message, now=now, max_raw_bytes=max_raw_bytes, is_from_program=is_from_program)
+    return only(_receive_all([arrival]))
+
+
+_KEY = ("platform", "account", "channel_id", "message_id", "revision")
+
+_KNOWN = """SELECT arrival.column1, arrival.column2, arrival.column3, arrival.column4, arrival.column5
+    FROM {arrivals} AS arrival CROSS JOIN botsrt_journalentry AS entry
+    WHERE entry.platform = arrival.column1 AND entry.account = arrival.column2
+        AND entry.channel_id = arrival.column3 AND entry.message_id = arrival.column4
+        AND entry.revision = arrival.column5"""
+
+
+def _known(arrivals: Sequence[_Arrival]) -> Counter[tuple[str, ...]]:
+    """Keys of those that are stored already, each counted zero times."""
+    keys, parameters = sql.values([arrival.key for arrival in arrivals])
+    return Counter(dict.fromkeys(sql.fetch(_KNOWN.format(arrivals=keys), parameters), 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _New:
+    """An event that is not stored yet, and where it belongs."""
+
+    arrival: _Arrival
+    contact: Contact
+    home: Home
+    command: str
+
+    @property
+    def coming(self) -> Coming:
+        return Coming(
+            account=self.arrival.message.account,
+            lane=self.home.lane,
+            contact_id=self.contact.pk,
+            command=self.command,
+            is_album=bool(self.arrival.message.album),
+            may_be_too_fast=not self.arrival.is_from_program,
+            now=self.arrival.now,
+        )
+
+
+def _new(arrivals: Sequence[_Arrival]) -> list[_New]:
+    """The events with their contacts and sessions, made on first sight."""
+    if not arrivals:
+        return []
+    contacts = identity.contacts_seen([(one.message.platform, one.message.sender, one.now) for one in arrivals])
+    pairs = list(zip(arrivals, contacts, strict=True))
+    homes = sessions.for_messages([(arrival.message, contact, arrival.now) for arrival, contact in pairs])
+    return [
+        _New(arrival=arrival, contact=contact, home=home, command=_command(arrival.message))
+        for (arrival, contact), home in zip(pairs, homes, strict=True)
+    ]
+
+
+def _store(events: Sequence[_New]) -> dict[tuple[str, ...], int]:
+    """Store new events; returns their entries' ids by key.
+
+    Where what came before in a lane, or what runs there, says when a message is answered, one is stored after the
+    other; all others are stored together.
+    """
+    if not events:
+        return {}
+    paces = pace.of([event.coming for event in events])
+    paced = {event.home.lane for event, tempo in zip(events, paces, strict=True) if not tempo.is_plain}
+    stored = _insert([pair for pair in zip(events, paces, strict=True) if pair[0].home.lane not in paced])
+    for event in events:
+        if event.home.lane in paced:
+            (tempo,) = pace.of([event.coming])
+            stored |= _insert([(event, tempo)])
+    return stored
+
+
+def _insert(events: Sequence[tuple[_New, Pace]]) -> dict[tuple[str, ...], int]:
+    rows = [_row(event, tempo) for event, tempo in events]
+    found = sql.insert(JournalEntry, rows, ignore_conflicts=True, returning=("id", *_KEY))
+    stored = {tuple(key): entry_id for entry_id, *key in found}
+    for event, tempo in events:
+        if (tempo.is_too_fast or tempo.cares_for_runs) and (entry_id := stored.get(event.arrival.key)):
+            pace.arrived(tempo, entry=JournalEntry.objects.get(pk=entry_id), now=event.arrival.now)
+    return stored
+
+
+def _row(event: _New, tempo: Pace) -> dict[str, Any]:
+    """One event, as a row of the journal."""
+    arrival, contact, home = event.arrival, event.contact, event.home
+    message, now = arrival.message, arrival.now
+    words = codes.without_codes(message.text, contact_id=contact.pk)
+    return {
+        **dict(zip(_KEY, arrival.key, strict=True)),
+        "thread_id": message.thread_id,
+        "chat_type": message.chat_type,
+        "kind": message.kind,
+        "lane": home.lane,
+        "session_id": home.session_pk,
+        "command": event.command,
+        "runs_aside": commands.runs_aside(event.command),
+        "contact_id": contact.pk,
+        "payload": {**message.to_payload(), "text": words.text, "sealed_code": words.sealed},
+        "raw": None if words.had_code else _raw(message.raw, max_bytes=arrival.max_raw_bytes),
+        "available_at": pace.due_at(
+            tempo, message=message, command=event.command, lane=home.lane, contact=contact, now=now
+        ),
+        "received_at": now,
     }
-    command = _command(message)
-    try:
-        with transaction.atomic():  # a redelivery undoes what the message would have changed of contact and session
-            contact = identity.contact_seen(platform=message.platform, sender=message.sender, now=now)
-            session = sessions.for_message(message=message, contact=contact, now=now)
-            words = codes.without_codes(message.text, contact_id=contact.pk)
-            tempo = pace.of(account=message.account, lane=session.lane)
-            entry = JournalEntry.objects.create(
-                **key,
-                thread_id=message.thread_id,
-                chat_type=message.chat_type,
-                kind=message.kind,
-                lane=session.lane,
-                session=session,
-                command=command,
-                runs_aside=commands.runs_aside(command),
-                contact=contact,
-                payload={**message.to_payload(), "text": words.text, "sealed_code": words.sealed},
-                raw=None if words.had_code else _raw(message.raw, max_bytes=max_raw_bytes),
-                available_at=pace.due_at(
-                    tempo, message=message, command=command, session=session, contact=contact, now=now
-                ),
-                received_at=now,
-            )
-            pace.arrived(tempo, entry=entry, now=now)
-            nudge.journal()
-            news.changed("journal", [entry.pk])
-            return entry.pk
-    except IntegrityError:
-        _count_duplicate(key)
-        return None
 
 
 def receive_unreadable(
@@ -102,7 +221,8 @@ def receive_unreadable(
             news.changed("journal", [entry.pk])
             return entry.pk
     except IntegrityError:
-        _count_duplicate(key)
+        if not JournalEntry.objects.filter(**key).update(duplicates=F("duplicates") + 1):
+            raise  # it was no redelivery
         return None
 
 
@@ -118,8 +238,9 @@ def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: date
         entry = JournalEntry.objects.filter(pk=entry_id).first()
         if entry is None:
             raise NotFound(f"There is no journal entry {entry_id}.")
-        if entry.kind == EventKind.UNREADABLE:
-            raise InvalidInput("entry", f"{entry_id} was not readable when it came, so there is nothing to run.")
+        if entry.kind in WITHOUT_MESSAGE:
+            why = "was erased" if entry.kind == EventKind.ERASED else "was not readable when it came"
+            raise InvalidInput("entry", f"{entry_id} {why}, so there is nothing to run.")
         before = entry.state
         if before == EntryState.HELD:
             _withdraw_held_reply(entry, actor=actor)
@@ -149,10 +270,10 @@ def _command(message: InboundMessage) -> str:
     return command.name if command else ""
 
 
-def _count_duplicate(key: Mapping[str, str]) -> None:
-    """Count a redelivery on its row. Raises the error being handled when no such row exists: it was another one."""
-    if not JournalEntry.objects.filter(**key).update(duplicates=F("duplicates") + 1):
-        raise
+def _count_duplicates(again: Mapping[tuple[str, ...], int]) -> None:
+    """Count redeliveries on their rows."""
+    for key, count in again.items():
+        JournalEntry.objects.filter(**dict(zip(_KEY, key, strict=True))).update(duplicates=F("duplicates") + count)
 
 
 def _event_key(event_id: str) -> str:

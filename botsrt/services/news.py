@@ -18,8 +18,8 @@ from django.db import transaction
 
 from botsrt.services import nudge
 
-Topic = Literal["journal", "dlq", "outbox", "bots", "pairings", "people", "operations"]
-TOPICS: tuple[Topic, ...] = ("journal", "dlq", "outbox", "bots", "pairings", "people", "operations")
+Topic = Literal["journal", "dlq", "outbox", "bots", "pairings", "people", "operations", "alerts"]
+TOPICS: tuple[Topic, ...] = ("journal", "dlq", "outbox", "bots", "pairings", "people", "operations", "alerts")
 
 #: Ids in one event; a page that is told of so many fetches everything anyway.
 MAX_IDS = 100
@@ -38,7 +38,7 @@ def group(topic: Topic) -> str:
 
 def changed(topic: Topic, ids: Iterable[object] = ()) -> None:
     """These rows of ``topic`` changed in the transaction that is open; no ids: nobody knows which."""
-    transaction.on_commit(partial(_send, topic, tuple(ids)))
+    transaction.on_commit(partial(_send, topic, tuple(ids)), robust=True)
 
 
 async def deliver(topic: Topic, ids: Iterable[object]) -> None:

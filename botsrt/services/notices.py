@@ -25,6 +25,18 @@ class Address:
     session_pk: int | None = None
 
 
+def address_of(entry: JournalEntry) -> Address:
+    """Where the message of an entry came from."""
+    return Address(
+        platform=entry.platform,
+        account=entry.account,
+        channel_id=entry.channel_id,
+        thread_id=entry.thread_id,
+        reply_to=entry.payload["reply_to"],
+        session_pk=entry.session_id,
+    )
+
+
 def tell(
     address: Address,
     text: str,
@@ -74,7 +86,7 @@ def direct_address(*, platform: str, account: str, user_id: str) -> Address:
     last = None
     if contact is not None:
         said = JournalEntry.objects.filter(contact=contact, account=account, chat_type=ChatType.DIRECT)
-        last = said.order_by("-id").only("channel_id", "session").first()
+        last = said.order_by("-received_at", "-id").only("channel_id", "session").first()
     return Address(
         platform=platform,
         account=account,

@@ -29,17 +29,17 @@ _muted: ContextVar[bool] = ContextVar("botsrt_nudges_muted", default=False)
 
 def journal() -> None:
     """An entry is waiting."""
-    transaction.on_commit(partial(_send, "journal"))
+    transaction.on_commit(partial(_send, "journal"), robust=True)
 
 
 def outbox() -> None:
     """A message is waiting to be sent."""
-    transaction.on_commit(partial(_send, "outbox"))
+    transaction.on_commit(partial(_send, "outbox"), robust=True)
 
 
 def control() -> None:
     """A bot was changed, or must be started or stopped."""
-    transaction.on_commit(partial(_send, "control"))
+    transaction.on_commit(partial(_send, "control"), robust=True)
 
 
 async def deliver(kind: Kind) -> None:

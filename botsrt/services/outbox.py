@@ -7,20 +7,23 @@ dead cannot undo what its successor did; but a receipt is a receipt, whoever hol
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from botsrt.core import backoff, redact
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.messages import Button, OutboundMessage, Route, SendReceipt
 from botsrt.core.states import EntryState, OutboxState, Outcome
-from botsrt.models import Contact, JournalEntry, OutboxMessage
-from botsrt.services import audit, codes, news, nudge, sessions
+from botsrt.models import Contact, JournalEntry, OutboxMessage, Pairing
+from botsrt.services import audit, codes, news, nudge, sessions, sql
+from botsrt.services.batches import batched, only
 
 #: What staff can say about a message whose fate is open.
 RESOLUTIONS = ("arrived", "again", "drop")
@@ -60,29 +63,62 @@ def claim(
     """
     if not accounts:
         return []
-    with transaction.atomic():
-        chat = {name: OuterRef(name) for name in ("account", "channel_id", "thread_id")}
-        earlier = OutboxMessage.objects.filter(**chat, state=OutboxState.PENDING, id__lt=OuterRef("id"))
-        under_way = OutboxMessage.objects.filter(**chat, state=OutboxState.SENDING)
-        undecided = OutboxMessage.objects.filter(**chat, state=OutboxState.UNKNOWN).filter(
-            account__in=waits_for_unknown
-        )
-        heads = (
-            OutboxMessage.objects.filter(
-                _is_fresh(now - late_after), state=OutboxState.PENDING, next_attempt_at__lte=now, account__in=accounts
-            )
-            .filter(~Exists(earlier), ~Exists(under_way), ~Exists(undecided))
-            .order_by("next_attempt_at", "id")
-        )
-        ids = list(heads.values_list("id", flat=True)[:limit])
-        if not ids:
+    with transaction.atomic(savepoint=False):
+        names, waiting = sorted(accounts), sorted(waits_for_unknown)
+        after_unknown = _AFTER_UNKNOWN.format(accounts=sql.marks(waiting)) if waiting else ""
+        statement = _HEADS.format(accounts=sql.marks(names), after_unknown=after_unknown)
+        heads = sql.fetch(statement, [now, *names, now - late_after, *waiting, limit])
+        if not heads:
             return []
-        OutboxMessage.objects.filter(id__in=ids, state=OutboxState.PENDING).update(
-            state=OutboxState.SENDING, worker_id=worker_id, lease_expires_at=now + lease
-        )
+        ids = [pk for (pk,) in heads]
+        taken = sql.fetch(_TAKE.format(ids=sql.marks(ids)), [worker_id, now + lease, *ids])
         news.changed("outbox", ids)
-        mine = OutboxMessage.objects.filter(id__in=ids, state=OutboxState.SENDING, worker_id=worker_id)
-        return [_as_claimed(row) for row in mine.select_related("pairing").order_by("id")]
+        rows = [_Row(*row) for row in sorted(taken, key=itemgetter(0))]
+        requests = _requests(rows)
+        return [_claimed(row, requests) for row in rows]
+
+
+#: The first message of each chat, unless the chat waits for one that is under way, or its own time.
+_HEADS = """SELECT head.id FROM botsrt_outboxmessage AS head
+    WHERE head.state = 'pending' AND head.next_attempt_at <= %s AND head.account IN ({accounts})
+        AND (head.created_at > %s OR head.requested_by <> '')
+        AND NOT EXISTS (SELECT 1 FROM botsrt_outboxmessage AS earlier
+            WHERE earlier.account = head.account AND earlier.channel_id = head.channel_id
+                AND earlier.thread_id = head.thread_id AND earlier.state = 'pending' AND earlier.id < head.id)
+        AND NOT EXISTS (SELECT 1 FROM botsrt_outboxmessage AS under_way
+            WHERE under_way.account = head.account AND under_way.channel_id = head.channel_id
+                AND under_way.thread_id = head.thread_id AND under_way.state = 'sending')
+        {after_unknown}
+    ORDER BY head.next_attempt_at, head.id LIMIT %s"""
+
+_AFTER_UNKNOWN = """AND NOT EXISTS (SELECT 1 FROM botsrt_outboxmessage AS undecided
+            WHERE undecided.account = head.account AND undecided.channel_id = head.channel_id
+                AND undecided.thread_id = head.thread_id AND undecided.state = 'unknown'
+                AND undecided.account IN ({accounts}))"""
+
+#: In the order of ``_Row``.
+_TAKE = """UPDATE botsrt_outboxmessage SET state = 'sending', worker_id = %s, lease_expires_at = %s
+    WHERE id IN ({ids}) AND state = 'pending'
+    RETURNING id, idempotency_key, platform, account, channel_id, thread_id, reply_to, text, attempts, edits, buttons,
+        is_resend, pairing_id"""
+
+
+class _Row(NamedTuple):
+    """What is sent, as it is stored."""
+
+    id: int
+    idempotency_key: str
+    platform: str
+    account: str
+    channel_id: str
+    thread_id: str
+    reply_to: str
+    text: str
+    attempts: int
+    edits: str
+    buttons: Any
+    is_resend: bool
+    pairing_id: int | None
 
 
 def _is_fresh(oldest: datetime) -> Q:
@@ -90,47 +126,76 @@ def _is_fresh(oldest: datetime) -> Q:
     return Q(created_at__gt=oldest) | ~Q(requested_by="")
 
 
-def _as_claimed(row: OutboxMessage) -> ClaimedSend:
+def _requests(rows: Sequence[_Row]) -> dict[int, Pairing]:
+    """The requests whose codes are shown in the messages."""
+    ids = [row.pairing_id for row in rows if row.pairing_id is not None]
+    return Pairing.objects.in_bulk(ids) if ids else {}
+
+
+def _claimed(row: _Row, requests: Mapping[int, Pairing]) -> ClaimedSend:
+    """The message, with the pairing code in it."""
+    request = requests.get(row.pairing_id) if row.pairing_id is not None else None
     return ClaimedSend(
         message=OutboundMessage(
-            outbox_id=row.pk,
+            outbox_id=row.id,
             idempotency_key=row.idempotency_key,
             account=row.account,
             route=Route(channel_id=row.channel_id, thread_id=row.thread_id, reply_to=row.reply_to),
-            text=codes.written_in(row.text, row.pairing) if row.pairing else row.text,
+            text=codes.written_in(row.text, request) if request else row.text,
             attempt=row.attempts + 1,
             edits=row.edits,
-            buttons=tuple(Button(**button) for button in row.buttons),
+            buttons=tuple(Button(**button) for button in sql.as_json(row.buttons)),
         ),
         platform=row.platform,
-        is_resend=row.is_resend,
+        is_resend=bool(row.is_resend),
     )
 
 
 # -- how a call ends ----
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """A message that a platform took; a call of ``mark_sent``."""
+
+    outbox_id: int
+    worker_id: str
+    receipt: SendReceipt
+    now: datetime
+
+
+#: Also a row that was given up as unknown meanwhile: the receipt is proof.
+_SENT = """UPDATE botsrt_outboxmessage SET state = 'sent', platform_message_id = sent.column3, sent_at = sent.column4,
+        lease_expires_at = NULL, error = ''
+    FROM {sent} AS sent WHERE botsrt_outboxmessage.id = sent.column1 AND (
+        (botsrt_outboxmessage.state = 'sending' AND botsrt_outboxmessage.worker_id = sent.column2)
+        OR botsrt_outboxmessage.state IN ('unknown', 'pending', 'held'))
+    RETURNING botsrt_outboxmessage.id"""
+
+
+def _mark_all_sent(calls: Sequence[_Sent]) -> list[bool]:
+    """``mark_sent``, for many messages."""
+    sent, parameters = sql.values(
+        [
+            (call.outbox_id, call.worker_id, call.receipt.platform_message_id[:200], call.now)
+            for call in sorted(calls, key=lambda call: call.outbox_id)
+        ]
+    )
+    with transaction.atomic(savepoint=False):
+        done = {pk for (pk,) in sql.fetch(_SENT.format(sent=sent), parameters)}
+        nudge.outbox()  # the next of these chats
+        news.changed("outbox", [call.outbox_id for call in calls])
+        return [call.outbox_id in done for call in calls]
+
+
+@batched(_Sent, _mark_all_sent)
 def mark_sent(*, outbox_id: int, worker_id: str, receipt: SendReceipt, now: datetime) -> bool:
     """The platform took it. Also takes a row back that was given up as unknown meanwhile: the receipt is proof.
 
     Returns:
         False when another worker is sending the row by now, or it is over.
     """
-    with transaction.atomic():
-        open_rows = OutboxMessage.objects.filter(pk=outbox_id).filter(
-            Q(state=OutboxState.SENDING, worker_id=worker_id)
-            | Q(state__in=(OutboxState.UNKNOWN, OutboxState.PENDING, OutboxState.HELD))
-        )
-        done = open_rows.update(
-            state=OutboxState.SENT,
-            platform_message_id=receipt.platform_message_id[:200],
-            sent_at=now,
-            lease_expires_at=None,
-            error="",
-        )
-        nudge.outbox()  # the next of this chat
-        news.changed("outbox", [outbox_id])
-        return bool(done)
+    return only(_mark_all_sent([_Sent(outbox_id=outbox_id, worker_id=worker_id, receipt=receipt, now=now)]))
 
 
 def wait(
@@ -254,8 +319,10 @@ def hold_late(*, late_after: timedelta, now: datetime) -> int:
 
 def unknown(*, accounts: Collection[str], limit: int, now: datetime) -> list[ClaimedSend]:
     """Messages of ``accounts`` whose fate is open and due to be looked into."""
-    rows = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
-    return [_as_claimed(row) for row in rows.select_related("pairing").order_by("id")[:limit]]
+    due = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
+    rows = [_Row(*row) for row in due.order_by("id").values_list(*_Row._fields)[:limit]]
+    requests = _requests(rows)
+    return [_claimed(row, requests) for row in rows]
 
 
 def resend(*, outbox_id: int, is_labelled: bool, now: datetime) -> bool:

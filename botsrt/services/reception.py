@@ -31,8 +31,9 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import one_line
 from botsrt.models import BotSession, Contact, Pairing
-from botsrt.services import bots, codes, control, identity, news, notices, pairing, sessions, turns
+from botsrt.services import bots, codes, contexts, control, entrance, identity, news, notices, pairing, sessions, turns
 from botsrt.services.bots import BotView
+from botsrt.services.contexts import Earlier
 from botsrt.services.notices import Address
 from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Result
 
@@ -54,6 +55,7 @@ _LINK_OVER = "This code is no longer valid. Send /link from your other account f
 _LINK_WAITS = "Thank you. Your accounts will be connected once a member of the team has confirmed it."
 _LINK_USED = "Thank you, we have this already."
 _HELP = "What you can ask of me here:"
+_UNKNOWN = "I do not know /{name} any more."
 _STOPPED = "Stopped."
 _NOTHING_RUNS = "Nothing is running."
 _RUNS = "I have been working on an answer for {seconds} s."
@@ -64,6 +66,10 @@ _HANDLED = {
 _RETRY = "I try your last failed message again."
 _NOTHING_FAILED = "Nothing of yours has failed."
 _NEW = "A new conversation begins. I do not look at what we said before."
+_EARLIER = "Our earlier conversations. Send /resume and a number to go on with one:"
+_NOTHING_EARLIER = "There is no earlier conversation of ours."
+_NO_SUCH_NUMBER = "I do not know which one you mean. Send /resume for the list, then /resume and a number from it."
+_RESUMED = "We go on with the conversation of {conversation}"
 _PRESS_FORBIDDEN = "Only an owner of this bot can decide about that."
 
 
@@ -228,13 +234,23 @@ def answer(*, turn: ClaimedTurn, bot: BotView, decision: Decision, terms: Terms,
         "help": _help,
         "link": _link,
         "new": _new,
+        "resume": _resume,
         "retry": _retry,
         "status": _status,
         "stop": _stop,
         "whoami": _whoami,
         commands.BUTTON: _press,
     }
-    return turns.conclude(turn=turn, act=lambda: acts[entry.command](desk, entry, decision), now=now)
+    return turns.conclude(turn=turn, act=lambda: acts.get(entry.command, _unknown)(desk, entry, decision), now=now)
+
+
+def say(*, turn: ClaimedTurn, text: str, parts: tuple[str, ...], now: datetime) -> bool:
+    """Answer the turn's one entry, a command of somebody else's, with what that said; an empty text says nothing.
+
+    Args:
+        parts: ``text``, cut for the platform.
+    """
+    return turns.conclude(turn=turn, act=lambda: Result(parts=parts, text=text, kind=HistoryKind.COMMAND), now=now)
 
 
 def is_open_to_strangers(entry: ClaimedEntry) -> bool:
@@ -248,8 +264,18 @@ def _says(text: str, request: Pairing | None = None) -> Result:
 
 def _help(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
     is_direct = entry.message.chat_type == ChatType.DIRECT
-    usable = [kind for kind in commands.KINDS if is_direct or not kind.is_direct_only]
+    is_owner = entrance.is_owner(entry, desk.bot)
+    usable = [
+        kind
+        for kind in commands.kinds()
+        if (is_direct or not kind.is_direct_only) and (is_owner or not kind.is_for_owners)
+    ]
     return _says("\n".join([_HELP, *(f"/{kind.name} – {kind.help}" for kind in usable)]))
+
+
+def _unknown(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    """It was a command when it came; the package that had it is gone."""
+    return _says(_UNKNOWN.format(name=entry.command))
 
 
 def _stop(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
@@ -291,6 +317,31 @@ def _new(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
     session = BotSession.objects.select_related("contact").get(pk=desk.turn.session_pk)
     sessions.start_new(session=session, turn_id=desk.turn.id, now=desk.now)
     return _says(_NEW)
+
+
+def _resume(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
+    if entry.message.chat_type != ChatType.DIRECT:
+        return _says(_LINK_DIRECT_ONLY)
+    session = BotSession.objects.select_related("contact").get(pk=desk.turn.session_pk)
+    offered = contexts.earlier(session=session)
+    if not offered:
+        return _says(_NOTHING_EARLIER)
+    asked = commands.parse(entry.message.text)
+    number = asked.argument if asked else ""
+    if not number:
+        lines = [f"{place}. {_known_by(desk, one)}" for place, one in enumerate(offered, start=1)]
+        return _says("\n".join([_EARLIER, *lines]))
+    chosen = next((one for place, one in enumerate(offered, start=1) if str(place) == number), None)
+    if chosen is None:
+        return _says(_NO_SUCH_NUMBER)
+    contexts.go_on_with(chosen, session=session, turn_id=desk.turn.id, now=desk.now)
+    return _says(_RESUMED.format(conversation=_known_by(desk, chosen)))
+
+
+def _known_by(desk: Desk, one: Earlier) -> str:
+    """An earlier conversation in the words of whoever was there, by the clock of the bot."""
+    at = one.began_at.astimezone(desk.bot.resets.zone)
+    return f"{at.day} {at:%B %Y}, {at:%H:%M}: {one.words}"
 
 
 def _link(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
@@ -359,9 +410,8 @@ def _link_alone(bot: BotView, other_account: str) -> bool:
 def _press(desk: Desk, entry: ClaimedEntry, decision: Decision) -> Result:
     press = commands.parse_press(entry.message.text)
     assert press is not None  # the journal saw that it is one
-    clicker = {entry.message.sender.user_id, *entry.known_as}
     request = Pairing.objects.filter(pk=press.request_id, account=desk.turn.account).first()
-    if request is None or clicker.isdisjoint(desk.bot.owners):
+    if request is None or not entrance.is_owner(entry, desk.bot):
         return _says(_PRESS_FORBIDDEN)
     actor = Actor(name=f"owner:{desk.turn.platform}:{entry.message.sender.user_id}"[:150])
     try:

@@ -42,6 +42,27 @@ _IN_SAMPLE = f"""SELECT count(*) FROM (SELECT text FROM botsrt_historymessage OR
     AS botsrt_historymessage WHERE {_HAS_WORDS}"""  # noqa: S608
 
 
+#: Pages of the index that are rewritten at once when deleted words leave it.
+_MERGED_PAGES = 500
+
+
+def forget_deleted() -> bool:
+    """Let words of deleted messages leave SQLite's index, a part at a time: until they are merged away, it only marks
+    them as deleted. Returns whether nothing was left to do. PostgreSQL does so by itself, with autovacuum.
+
+    Source: SQLite FTS5, "The 'merge' Command".
+    """
+    if connection.vendor != "sqlite":
+        return True
+    with connection.cursor() as cursor:
+        before = connection.connection.total_changes
+        cursor.execute(
+            "INSERT INTO botsrt_history_search(botsrt_history_search, rank) VALUES ('merge', %s)", [-_MERGED_PAGES]
+        )
+        changes: int = connection.connection.total_changes - before
+    return changes < 2
+
+
 def words_of(text: str) -> list[str]:
     """The words that ``text`` asks for; empty when it has none."""
     return [word[:_MAX_WORD_CHARS].lower() for word in _WORD.findall(text)[:_MAX_WORDS]]

@@ -6,8 +6,10 @@ Linked contacts have one conversation: the sessions of one lane are read togethe
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -20,10 +22,10 @@ from botsrt.core.runtime_state import RuntimeState, with_turn
 from botsrt.core.states import ChatType, HistoryKind, Role, SessionScope
 from botsrt.core.text import one_line, storable_json
 from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, OutboxMessage, Preview
-from botsrt.services import identity, lanes
+from botsrt.services import identity, lanes, sql
 
-#: After everything that the turn itself wrote.
-_DIVIDER_ORDINAL = 1_000
+#: Of the dividers at which contexts begin: after everything that the turn itself wrote.
+DIVIDER_ORDINAL = 1_000
 
 
 def said_with(accounts: Collection[str]) -> Q:
@@ -31,6 +33,46 @@ def said_with(accounts: Collection[str]) -> Q:
     the bot with which its session began."""
     names = sorted(accounts)
     return Q(route__account__in=names) | Q(route__account__isnull=True, session__account__in=names)
+
+
+class Home(NamedTuple):
+    """Where a message belongs."""
+
+    session_pk: int
+    lane: str
+
+
+def for_messages(said: Sequence[tuple[InboundMessage, Contact, datetime]]) -> list[Home]:
+    """The sessions of many messages, made on first sight: each message, who wrote it and when it came."""
+    known = _known_direct([message for message, _, _ in said])
+    found = []
+    for message, contact, now in said:
+        place = _place(message)
+        if place not in known:
+            session = for_message(message=message, contact=contact, now=now)
+            known[place] = Home(session.pk, session.lane)
+        found.append(known[place])
+    return found
+
+
+def _place(message: InboundMessage) -> tuple[str, ...]:
+    """The same for messages of one session."""
+    if message.chat_type == ChatType.DIRECT:
+        return (keys.direct_session_id(message.platform, message.sender.user_id),)
+    return message.account, message.channel_id, message.thread_id
+
+
+def _known_direct(messages: Sequence[InboundMessage]) -> dict[tuple[str, ...], Home]:
+    """The direct sessions among those of the messages that exist, and need not be looked at one by one."""
+    ids = {place[0] for message in messages if len(place := _place(message)) == 1}
+    if not ids or identity.external() is not None:
+        return {}
+    wanted = list(ids)
+    found = sql.fetch(_DIRECT.format(ids=sql.marks(wanted)), wanted)
+    return {(session_id,): Home(pk, lane) for pk, session_id, lane in found}
+
+
+_DIRECT = "SELECT id, session_id, lane FROM botsrt_botsession WHERE session_id IN ({ids})"
 
 
 def for_message(*, message: InboundMessage, contact: Contact, now: datetime) -> BotSession:
@@ -95,60 +137,76 @@ def chat_migrated(*, account: str, old_channel_id: str, new_channel_id: str) -> 
 class _Part(NamedTuple):
     """What one session contributes to the history of its lane."""
 
+    asked: int  # the session that was asked for
+    pk: int  # one of its lane
     platform: str
-    start: int
-    """The history id after which it begins."""
+    start: int  # the history id after which it begins
 
 
 def history(*, session_pk: int, max_messages: int) -> tuple[HistoryItem, ...]:
     """The latest messages of the session's lane that an agent may see, in the order in which they were added."""
-    parts = _parts(session_pk) if max_messages else {}
+    return histories({session_pk: max_messages}).get(session_pk, ())
+
+
+def histories(wanted: Mapping[int, int]) -> dict[int, tuple[HistoryItem, ...]]:
+    """``history`` for many sessions (by primary key), each with the most messages that are wanted."""
+    wanted = {pk: most for pk, most in wanted.items() if most > 0}
+    parts = _parts(wanted)
     if not parts:
-        return ()
-    return tuple(
-        HistoryItem(role=Role(role), text=text, sender_name=one_line(name), platform=parts[pk].platform)
-        for _, pk, role, text, name in reversed(_latest(parts, max_messages))
-    )
+        return {}
+    newest, parameters = sql.values([(part.asked, part.pk, part.start) for part in parts])
+    platforms = {(part.asked, part.pk): part.platform for part in parts}
+    found: defaultdict[int, list[tuple[int, HistoryItem]]] = defaultdict(list)
+    statement = _NEWEST[connection.vendor].format(parts=newest, kinds=_KINDS, most=max(wanted.values()))
+    for asked, pk, row_id, role, text, name in sql.fetch(statement, parameters):
+        item = HistoryItem(
+            role=_ROLES[role], text=text, sender_name=one_line(name) if name else "", platform=platforms[asked, pk]
+        )
+        found[asked].append((row_id, item))
+    return {
+        asked: tuple(item for _, item in sorted(items, key=itemgetter(0))[-wanted[asked] :])
+        for asked, items in found.items()
+    }
 
 
-#: The newest messages of one session. Read from its index, so that it costs the same however much was said before.
-_OF_ONE_SESSION = """SELECT * FROM (
-    SELECT id, session_id, role, text, sender_name FROM botsrt_historymessage
-    WHERE session_id = %s AND id > %s AND kind IN (%s, %s, %s)
-    ORDER BY id DESC LIMIT %s) AS newest"""
+_ROLES = {role.value: role for role in Role}
 
+_KINDS = ", ".join(f"'{kind}'" for kind in HistoryKind.for_agents())
 
-def _latest(parts: Mapping[int, _Part], max_messages: int) -> list[tuple[int, int, str, str, str]]:
-    """The newest messages of all these sessions, newest first, in one statement: the ORM would need one for each."""
-    parameters: list[Any] = [
-        value for pk, part in parts.items() for value in (pk, part.start, *HistoryKind.for_agents(), max_messages)
-    ]
-    statement = " UNION ALL ".join([_OF_ONE_SESSION] * len(parts)) + " ORDER BY 1 DESC LIMIT %s"
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [*parameters, max_messages])
-        rows: list[tuple[int, int, str, str, str]] = cursor.fetchall()
-    return rows
+#: The newest messages of many sessions, read from the index of each, so that it costs the same however much was said
+#: before. The ORM would need a statement for each session; the two databases know different words for it.
+_NEWEST = {
+    "sqlite": """SELECT part.column1, part.column2, message.id, message.role, message.text, message.sender_name
+        FROM {parts} AS part CROSS JOIN botsrt_historymessage AS message WHERE message.id IN (
+            SELECT id FROM botsrt_historymessage
+            WHERE session_id = part.column2 AND id > part.column3 AND kind IN ({kinds})
+            ORDER BY id DESC LIMIT {most})""",
+    "postgresql": """SELECT part.column1, part.column2, message.id, message.role, message.text, message.sender_name
+        FROM {parts} AS part CROSS JOIN LATERAL (
+            SELECT id, role, text, sender_name FROM botsrt_historymessage
+            WHERE session_id = part.column2 AND id > part.column3 AND kind IN ({kinds})
+            ORDER BY id DESC LIMIT {most}) AS message""",
+}
 
-
-#: The sessions of one lane, each with where it begins and where the link of its contact does. One statement: with the
-#: ORM it would be two, and building them would take longer than running them.
-_OF_ONE_LANE = """SELECT session.id, session.platform, session.lane, session.context_start, link.context_start
-    FROM botsrt_botsession AS session
+#: The sessions of the lanes of others, each with where it begins and where the link of its contact does.
+_OF_LANES = """SELECT asked.column1, session.id, session.platform, session.lane, session.context_start,
+        link.context_start
+    FROM {asked} AS asked CROSS JOIN botsrt_botsession AS mine CROSS JOIN botsrt_botsession AS session
     LEFT JOIN botsrt_contact AS contact ON contact.id = session.contact_id
     LEFT JOIN botsrt_identitylink AS link
         ON link.contact_id = coalesce(contact.alias_of_id, contact.id) AND link.unlinked_at IS NULL
-    WHERE session.lane = (SELECT lane FROM botsrt_botsession WHERE id = %s)"""
+    WHERE mine.id = asked.column1 AND session.lane = mine.lane"""
 
 
-def _parts(session_pk: int) -> dict[int, _Part]:
-    """The sessions that are read together with this one, by their primary keys."""
-    with connection.cursor() as cursor:
-        cursor.execute(_OF_ONE_LANE, [session_pk])  # a group's lane is its own
-        rows: list[tuple[int, str, str, int, int | None]] = cursor.fetchall()
-    return {
-        pk: _Part(platform, max(start, linked_start or 0) if keys.is_person_lane(lane) else start)
-        for pk, platform, lane, start, linked_start in rows
-    }
+def _parts(session_pks: Collection[int]) -> list[_Part]:
+    """The sessions that are read together with each of these, which are asked for by their primary keys."""
+    if not session_pks:
+        return []
+    asked, parameters = sql.values([(pk,) for pk in session_pks])
+    return [
+        _Part(asked_pk, pk, platform, max(start, linked_start or 0) if keys.is_person_lane(lane) else start)
+        for asked_pk, pk, platform, lane, start, linked_start in sql.fetch(_OF_LANES.format(asked=asked), parameters)
+    ]
 
 
 def runtime_state(*, session_pk: int) -> RuntimeState:
@@ -164,6 +222,18 @@ def keep_runtime_state(*, session_pk: int, runtime_id: str, turn_id: uuid.UUID, 
     BotSession.objects.filter(pk=session_pk).update(runtime_state=storable_json(kept))
 
 
+def were_active(at: Mapping[int, datetime]) -> None:
+    """Somebody spoke in these sessions (by primary key) then."""
+    if not at:
+        return
+    active, parameters = sql.values([(pk, time) for pk, time in sorted(at.items())])
+    sql.execute(_ACTIVE.format(active=active), parameters)
+
+
+_ACTIVE = """UPDATE botsrt_botsession SET last_activity_at = active.column2
+    FROM {active} AS active WHERE botsrt_botsession.id = active.column1"""
+
+
 def last_said_at(*, session_pk: int) -> datetime | None:
     """When somebody last said something in what the agent may see of the session's lane; None: nobody has.
 
@@ -171,24 +241,24 @@ def last_said_at(*, session_pk: int) -> datetime | None:
     """
     said = HistoryMessage.objects.filter(kind__in=(HistoryKind.CHAT, HistoryKind.STAFF)).order_by("-id")
     newest = (
-        said.filter(session=pk, id__gt=part.start).values_list("created_at", flat=True).first()
-        for pk, part in _parts(session_pk).items()
+        said.filter(session=part.pk, id__gt=part.start).values_list("created_at", flat=True).first()
+        for part in _parts([session_pk])
     )
     return max(filter(None, newest), default=None)
 
 
 def start_new(
     *, session: BotSession, turn_id: uuid.UUID, now: datetime, text: str = "A new conversation begins."
-) -> None:
+) -> HistoryMessage:
     """The conversation begins anew: the agent no longer sees what was said. Everything stays readable for staff.
 
-    What was said on other platforms is hidden only while the link lasts: ending it restores them.
+    What was said on other platforms is hidden only while the link lasts: ending it restores them. Returns the divider.
     """
     with transaction.atomic():
         divider = HistoryMessage.objects.create(
             session=session,
             turn_id=turn_id,
-            ordinal=_DIVIDER_ORDINAL,
+            ordinal=DIVIDER_ORDINAL,
             role=Role.SYSTEM,
             kind=HistoryKind.DIVIDER,
             text=text,
@@ -203,3 +273,4 @@ def start_new(
             if identity.external() is not None:
                 begun = BotSession.objects.filter(lane=session.lane, scope=SessionScope.PER_USER)
         begun.update(context_start=divider.pk, runtime_state={})
+        return divider

@@ -302,6 +302,16 @@ def all_bots(view: Any) -> Any:
     return guarded
 
 
+def demand_all_bots(user: type_of_user) -> None:
+    """For a view of something that may be theirs, and an act that reaches further.
+
+    Raises:
+        PermissionDenied: ``user`` is limited to some bots.
+    """
+    if reason := why_limited(user):
+        raise PermissionDenied(reason)
+
+
 def _must_see_all(user: AbstractBaseUser | AnonymousUser) -> bool:
     if reason := why_limited(user):
         raise PermissionDenied(reason)

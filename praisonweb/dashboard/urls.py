@@ -9,6 +9,7 @@ from praisonweb.dashboard.consumers import LiveConsumer, TryConsumer
 from praisonweb.dashboard.views import (
     account,
     agents,
+    alerts,
     audit,
     bots,
     deliveries,
@@ -20,6 +21,8 @@ from praisonweb.dashboard.views import (
     operations,
     pairings,
     people,
+    privacy,
+    retention,
     second_factor,
     try_it,
     workers,
@@ -50,6 +53,8 @@ urlpatterns = [
     path("dlq/<id:item_id>/note/", dlq.note, name="dlq_note"),
     path("dlq/<id:item_id>/assign/", dlq.assign, name="dlq_assign"),
     path("dlq/<id:item_id>/snooze/", dlq.snooze, name="dlq_snooze"),
+    path("alerts/", alerts.page, name="alerts"),
+    path("alerts/<id:alert_id>/acknowledge/", alerts.acknowledge, name="alert_acknowledge"),
     path("operations/", operations.page, name="operations"),
     path("operations/<id:operation_id>/", operations.operation, name="operation"),
     path("operations/<id:operation_id>/stop/", operations.stop, name="operation_stop"),
@@ -66,6 +71,10 @@ urlpatterns = [
     path("people/<id:session_pk>/hand-to/<slug:handler>/", people.hand_to, name="conversation_hand_to"),
     path("people/contacts/<id:contact_id>/link/", people.link, name="contact_link"),
     path("people/contacts/<id:contact_id>/unlink/", people.unlink, name="contact_unlink"),
+    path("people/contacts/<id:contact_id>/data/", privacy.data, name="contact_data"),
+    path("people/contacts/<id:contact_id>/erase/", privacy.erase, name="contact_erase"),
+    path("retention/", retention.page, name="retention"),
+    path("retention/apply/", retention.apply, name="retention_apply"),
     path("pairings/", pairings.page, name="pairings"),
     path("pairings/verify/", pairings.verify, name="pairing_verify"),
     path("pairings/<id:request_id>/approve/", pairings.approve, name="pairing_approve"),
@@ -101,7 +110,9 @@ urlpatterns = [
     path("account/second-factor/set-up/", second_factor.set_up, name="second_factor_set_up"),
     path("account/second-factor/recovery-codes/", second_factor.recovery_codes, name="recovery_codes"),
     path("account/second-factor/off/", second_factor.turn_off, name="second_factor_off"),
-    path("healthz", health.check, name="health"),
+    path("healthz", health.live, name="live"),
+    path("readyz", health.ready, name="ready"),
+    path("metrics", health.numbers, name="metrics"),
 ]
 
 _try_socket: Any = TryConsumer.as_asgi()

@@ -193,7 +193,7 @@ def _leaks(lease_seconds: float) -> str:
 
 async def _main(options: argparse.Namespace, home: Home) -> Score:
     async with TelegramServer() as server:
-        home.manage("migrate", "--verbosity", "0")
+        home.prepare()
         await asyncio.to_thread(_add_bot, server.url)
         harness = Harness(home, server, lease_seconds=float(home.env["BOTSRT_LEASE_SECONDS"]))
         return await harness.run(options.step or list(STEPS), options.rounds)

@@ -32,10 +32,25 @@ def _before(owner: Any, name: str, step: str) -> None:
     """Die when ``owner.name`` is called."""
     original: Callable[..., Any] = getattr(owner, name)
 
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        crash_at(step)
-        return original(*args, **kwargs)
+    def before(made: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            crash_at(step)
+            return made(*args, **kwargs)
 
+        return wrapped
+
+    _replace(owner, name, original, before)
+
+
+def _replace(
+    owner: Any, name: str, original: Callable[..., Any], wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Put the wrapped service in its place; calls that are made together are wrapped as well."""
+    from botsrt.services.batches import batched, together
+
+    wrapped = wrap(original)
+    if service := together(original):
+        batched(service.call, wrap(service.make))(wrapped)
     setattr(owner, name, wrapped)
 
 
@@ -52,12 +67,15 @@ def _after(owner: Any, name: str, step: str) -> None:
         setattr(owner, name, wrapped_async)
         return
 
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        crash_at(step)
-        return result
+    def after(made: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = made(*args, **kwargs)
+            crash_at(step)
+            return result
 
-    setattr(owner, name, wrapped)
+        return wrapped
+
+    _replace(owner, name, original, after)
 
 
 def _in_the_middle(adapter_class: Any, name: str, step: str) -> None:

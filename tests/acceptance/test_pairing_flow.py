@@ -28,8 +28,9 @@ BOSS = 9
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
-    home.manage("migrate", "--verbosity", "0")
-    home.manage("agents", "add", "telling", "--kind", "python", "--setting", "target=tests.acceptance.agents:telling")
+    home.prepare(
+        ("agents", "add", "telling", "--kind", "python", "--setting", "target=tests.acceptance.agents:telling")
+    )
     return home
 
 

@@ -18,7 +18,7 @@ SESSION = "bot_telegram_7"
 
 async def test_an_operator_continues_while_the_person_writes(tmp_path: Path) -> None:
     home = Home(tmp_path, max_history="1000")
-    home.manage("migrate", "--verbosity", "0")
+    home.prepare()
     async with TelegramServer() as server:
         home.manage(
             *("bots", "add", "shop", "--platform", "telegram", "--policy", "allow"),

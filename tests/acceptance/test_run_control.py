@@ -29,7 +29,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
             redis_url=request.getfixturevalue("redis_url"),
             poll_seconds="1",
         )
-    home.manage("migrate", "--verbosity", "0")
+    home.prepare()
     home.manage("agents", "add", "telling", "--kind", "python", "--setting", "target=tests.acceptance.agents:telling")
     return home
 

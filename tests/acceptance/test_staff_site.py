@@ -69,10 +69,10 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
     home = Home(tmp_path)
     home.env["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    home.manage("migrate", "--verbosity", "0")
-    for name in ("alice", "bob"):
-        home.manage("createsuperuser", "--noinput", "--username", name, "--email", "")
-    home.manage("agents", "add", "telling", "--kind", "python", "--setting", "target=tests.acceptance.agents:telling")
+    home.prepare(
+        *(("createsuperuser", "--noinput", "--username", name, "--email", "") for name in ("alice", "bob")),
+        ("agents", "add", "telling", "--kind", "python", "--setting", "target=tests.acceptance.agents:telling"),
+    )
     expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)

@@ -27,6 +27,8 @@ LABEL = RuntimeConfig().resend_label
 BEGINNING = "I was about to say that rye is " * 10
 ANSWER = "Rye costs three euros, Alice, and " + "it is fresh " * 12 + "today."
 
+_WAITING = "SELECT state, text FROM botsrt_outboxmessage WHERE state IN ('pending', 'sending', 'unknown')"
+
 
 class Chat(ABC):
     """The direct chat of one person with the bot."""
@@ -35,7 +37,8 @@ class Chat(ABC):
     can_reconcile: bool
 
     @abstractmethod
-    def add_bot(self, home: Home) -> None: ...
+    def addition(self) -> tuple[str, ...]:
+        """The command that adds the bot."""
 
     @abstractmethod
     def write(self, text: str) -> None: ...
@@ -56,9 +59,9 @@ class TelegramChat(Chat):
     def __init__(self, server: TelegramServer) -> None:
         self.server = server
 
-    def add_bot(self, home: Home) -> None:
+    def addition(self) -> tuple[str, ...]:
         bot = ("bots", "add", "shop", "--platform", "telegram", "--policy", "allow", "--agent", "helper")
-        home.manage(*bot, "--credential", f"token={TOKEN}", "--setting", f"api_base_url={self.server.url}")
+        return (*bot, "--credential", f"token={TOKEN}", "--setting", f"api_base_url={self.server.url}")
 
     def write(self, text: str) -> None:
         self.server.bot.say(text)
@@ -78,11 +81,11 @@ class SlackChat(Chat):
         self.server = server
         self.channel = server.dm_channel(ALICE, server.bot).id
 
-    def add_bot(self, home: Home) -> None:
+    def addition(self) -> tuple[str, ...]:
         bot = ("bots", "add", "shop", "--platform", "slack", "--policy", "allow", "--agent", "helper")
         tokens = (f"bot_token={self.server.bot.bot_token}", f"app_token={self.server.bot.app_token}")
         credentials = ("--credential", tokens[0], "--credential", tokens[1])
-        home.manage(*bot, *credentials, "--setting", f"api_base_url={self.server.url}")
+        return (*bot, *credentials, "--setting", f"api_base_url={self.server.url}")
 
     def write(self, text: str) -> None:
         self.server.dm(text)
@@ -116,11 +119,9 @@ async def home(tmp_path: Path, model: OpenAIServer, chat: Chat) -> Home:
     def make() -> Home:
         home = Home(tmp_path)
         home.env["OPENAI_API_KEY"] = "sk-test"
-        home.manage("migrate", "--verbosity", "0")
         settings = ("model=gpt-4.1-mini", f"base_url={model.url}", "tools=tests.acceptance.agents:who_writes")
         options = [option for setting in settings for option in ("--setting", setting)]
-        home.manage("agents", "add", "helper", "--kind", "llm", *options)
-        chat.add_bot(home)
+        home.prepare(("agents", "add", "helper", "--kind", "llm", *options), chat.addition())
         return home
 
     return await asyncio.to_thread(make)
@@ -146,10 +147,12 @@ async def until_edited(chat: Chat, text: str) -> None:
 
 async def assert_settled(home: Home) -> None:
     """Everything was answered, nothing waits, and nothing unfinished is known."""
+    deadline = time.monotonic() + 40
+    while waiting := home.rows(_WAITING):
+        assert time.monotonic() < deadline, waiting
+        await asyncio.sleep(0.02)
     report = await asyncio.to_thread(home.json, "ledger")
     assert not report["open"], report
-    for state in ("pending", "sending", "unknown"):
-        assert await asyncio.to_thread(home.json, "outbox", "list", "--state", state) == []
 
 
 async def test_a_tool_reads_who_asks_and_the_streamed_answer_is_one_message(

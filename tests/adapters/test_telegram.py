@@ -830,6 +830,11 @@ def test_only_topics_are_threads() -> None:
     assert parsed("text_group_reply_chain").thread_id == ""
 
 
+def test_the_parts_of_an_album_say_which_one() -> None:
+    assert parsed("photo_caption_group").album == "13579246801234567"
+    assert parsed("photo").album == ""
+
+
 def test_an_edit_is_known_by_its_time() -> None:
     edit = parsed("edit_text")
     assert (edit.kind, edit.message_id, edit.revision) == (EventKind.EDIT, "1201", "1795217000")

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 from typing import Any
+from unittest import mock
 
 from botsrt.core.errors import AgentError
 from tests.agents import targets
@@ -21,6 +22,14 @@ PEOPLE = 50
 def _talk(request: dict[str, Any]) -> list[str]:
     """What a call of the model is about, without what the package itself says."""
     return [message["content"] for message in request["messages"] if message["role"] != "system"]
+
+
+_sleep = asyncio.sleep
+
+
+async def _no_pause(_seconds: float) -> None:
+    """The package tries a model that is away several times, with pauses of up to half a minute."""
+    await _sleep(0)
 
 
 async def _main() -> dict[str, Any]:
@@ -42,10 +51,11 @@ async def _main() -> dict[str, Any]:
 
         answers = await asyncio.gather(*map(ask, range(PEOPLE)))
         talks = [_talk(request) for request in server.requests]
-    try:
-        await agent.run(a_request())
-    except AgentError as error:
-        away = type(error).__name__
+    with mock.patch("asyncio.sleep", _no_pause):
+        try:
+            await agent.run(a_request())
+        except AgentError as error:
+            away = type(error).__name__
     return {
         "answer": one.text,
         "asked": asked,

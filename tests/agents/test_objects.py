@@ -7,7 +7,7 @@ import gc
 import threading
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -220,3 +220,75 @@ async def test_a_lock_goes_with_its_object():
     gc.collect()
     assert gone() is None
     assert lock() is None
+
+
+# -- copies ----
+
+
+class Copyable:
+    """Says how it is copied; each call waits for others to run beside it."""
+
+    together: ClassVar[threading.Barrier]
+
+    def __init__(self) -> None:
+        self.chat_history: list[dict[str, str]] = []
+        self.notes: list[str] = []
+        self.lock = threading.Lock()  # which nothing can copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Copyable:
+        return type(self)()
+
+    def chat(self, text: str) -> str:
+        self.chat_history.append({"role": "user", "content": text})
+        self.notes.append(text)
+        self.together.wait()
+        return f"{self.notes} {[message['content'] for message in self.chat_history]}"
+
+
+class AsyncCopyable(Copyable):
+    started: ClassVar[int] = 0
+    all_started: ClassVar[asyncio.Event]
+
+    async def achat(self, text: str) -> str:
+        self.chat_history.append({"role": "user", "content": text})
+        self.notes.append(text)
+        AsyncCopyable.started += 1
+        if AsyncCopyable.started == 50:
+            self.all_started.set()
+        await self.all_started.wait()
+        return f"{self.notes} {[message['content'] for message in self.chat_history]}"
+
+
+@pytest.mark.parametrize("kind", [Copyable, AsyncCopyable])
+async def test_fifty_people_at_once_never_meet_in_an_object_that_can_be_copied(kind: type[Copyable]):
+    Copyable.together = threading.Barrier(50, timeout=30)
+    AsyncCopyable.started, AsyncCopyable.all_started = 0, asyncio.Event()
+    target = kind()
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*(ask(target, f"q{n}", earlier=(f"h{n}",)) for n in range(50)))
+    assert answers == [f"['q{n}'] ['h{n}', 'q{n}']" for n in range(50)]
+    assert (target.chat_history, target.notes) == ([], []), "nobody asked the object itself"
+
+
+async def test_what_cannot_be_copied_all_the_same_is_locked():
+    tries = []
+
+    class Stubborn(Chatter):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Stubborn:
+            tries.append(1)
+            raise TypeError("cannot pickle")
+
+    stubborn = Stubborn()
+    answers = await asyncio.gather(*(ask(stubborn, f"q{n}", earlier=(f"h{n}",)) for n in range(20)))
+    assert answers == [f"['h{n}'] then q{n}" for n in range(20)]
+    assert len(tries) == 1
+
+
+async def test_an_object_that_copies_itself_as_itself_is_locked():
+    class Alone(Chatter):
+        def __copy__(self) -> Alone:
+            return self
+
+    alone = Alone()
+    answers = await asyncio.gather(*(ask(alone, f"q{n}", earlier=(f"h{n}",)) for n in range(20)))
+    assert answers == [f"['h{n}'] then q{n}" for n in range(20)]

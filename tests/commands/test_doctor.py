@@ -16,7 +16,7 @@ from django.utils import timezone
 from botsrt import conf
 from botsrt.core.states import AdapterStatus
 from botsrt.management.commands import doctor
-from botsrt.services import workers
+from botsrt.services import figures, workers
 from tests.factories import a_bot, an_agent, answered, parked, received
 
 LEASE = timedelta(seconds=30)
@@ -63,6 +63,16 @@ class TestInside:
         report(AdapterStatus.CREDENTIAL_ERROR, "The platform refused the token.")
         assert found(manage)["bot shop"]["level"] == "fail"
         assert manage("doctor").code == 1
+
+    def test_alerts_that_nobody_raises_or_hears_are_a_warning(self, manage: Any, settings: Any):
+        assert "alerts" not in found(manage)
+        figures.count_up(now=timezone.now() - timedelta(minutes=11))
+        assert found(manage)["alerts"]["advice"] == "Run: manage.py qcluster"
+        figures.count_up(now=timezone.now())
+        settings.BOTSRT = {"ALERT_CHATS": "nobody/-100"}
+        conf.load.cache_clear()
+        assert found(manage)["alerts"]["text"] == "nobody/-100: there is no such bot"
+        assert "nobody is told" in found(manage)["settings botsrt.W004"]["text"]
 
     def test_an_adapter_that_backs_off_is_a_warning(self, manage: Any):
         a_bot()

@@ -170,3 +170,15 @@ def test_what_holds_for_every_decision(asker, rules):
     if decision.is_allowed:
         is_known = asker.user_id in rules.allowed_user_ids or asker.standing is Standing.PAIRED
         assert is_known or rules.policy is ALLOW
+
+
+@pytest.mark.parametrize("owners", [{"u"}, {"v"}])
+def test_only_owners_are_never_too_fast(owners):
+    rules = Rules(policy=ALLOW, owners=owners)
+    expected = (True, Reason.POLICY_ALLOW) if owners == {"u"} else (False, Reason.RATE_LIMITED)
+    assert reason(Asker(user_id="u", is_too_fast=True), rules) == expected
+    assert reason(Asker(user_id="u"), rules) == (True, Reason.POLICY_ALLOW)
+
+
+def test_who_would_get_no_answer_anyway_is_not_told_that_they_are_too_fast():
+    assert reason(Asker(user_id="u", is_too_fast=True), Rules()) == (False, Reason.POLICY_DENY)

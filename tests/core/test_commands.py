@@ -32,8 +32,8 @@ def test_what_is_a_command(text, command):
     assert parse(text) == command
 
 
-def test_only_a_new_conversation_waits_for_what_was_said_before():
-    assert [kind.name for kind in KINDS if not runs_aside(kind.name)] == ["new"]
+def test_only_what_changes_the_conversation_waits_for_what_was_said_before():
+    assert [kind.name for kind in KINDS if not runs_aside(kind.name)] == ["new", "resume"]
     assert runs_aside(BUTTON)
     assert not runs_aside("")
 

@@ -193,6 +193,7 @@ class SlackServer:
         self.port = port
         self.max_retries = max_retries
         self.ack_seconds = ACK_SECONDS
+        self.retry_seconds = RETRY_SECONDS
         self.bots: list[FakeBot] = []
         self.channels: dict[str, Channel] = {}
         self.users: dict[str, dict[str, Any]] = {}
@@ -645,7 +646,7 @@ class SlackServer:
                 delivery.is_acked = await self._push(delivery)
             if delivery.is_acked:
                 return
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(self.retry_seconds)
         delivery.is_dropped = True
 
     async def _push(self, delivery: Delivery) -> bool:

@@ -475,7 +475,7 @@ class FakeBot:
     async def _carry(self, chat_id: int) -> None:
         """Post one chat's updates in order, each until it is taken."""
         queue = self._outbound[chat_id]
-        pause, longest_pause = WEBHOOK_RETRY_SECONDS
+        pause, longest_pause = self.server.webhook_retry_seconds
         while queue and (webhook := self.webhook) is not None:
             update = queue[0]
             async with self.server.webhook_slots:
@@ -483,7 +483,7 @@ class FakeBot:
             webhook.statuses.append(status)
             if 200 <= status < 300:
                 queue.popleft()
-                pause = WEBHOOK_RETRY_SECONDS[0]
+                pause = self.server.webhook_retry_seconds[0]
                 if self.pending.pop(update["update_id"], None):
                     self.server.maybe_again(self, update)
                 continue
@@ -532,6 +532,7 @@ class TelegramServer:
         self.blocked: set[int] = set()  # chats that blocked every bot
         self.migrations: dict[int, int] = {}
         self.deleted: set[tuple[int, int]] = set()
+        self.webhook_retry_seconds = WEBHOOK_RETRY_SECONDS
         self.webhook_slots = asyncio.Semaphore(MAX_WEBHOOK_CONNECTIONS)
         self._faults: deque[Fault] = deque()
         self._fault_rate = 0.0

@@ -168,6 +168,25 @@ async def test_a_burst_is_one_request_and_one_answer_soon_after_it(
     await sync_to_async(assert_balanced)()
 
 
+async def test_an_album_is_one_request_with_all_its_files_and_one_answer(
+    transactional_db: None, config: RuntimeConfig
+) -> None:
+    hub = await sync_to_async(toy_bot)("shop", agent="listing", settings={"group_respond": "mention"})
+    async with running(config):
+        for number in range(4):
+            part: dict[str, Any] = {"album": "a1", "files": [f"file-{number}"]}
+            hub.write("look" if number == 0 else "", message_id=f"a{number}", **part)
+            hub.write("bot, look" * (number == 2), message_id=f"b{number}", chat="room", mentioned=number == 2, **part)
+        hub.write("which one?", message_id="c")
+        await until(lambda: len(hub.sent) == 2)
+    assert hub.texts() == ["0: look\nwhich one?"]
+    assert hub.texts("room") == ["0: ann: bot, look"]
+    for request in toy_agents.REQUESTS:
+        assert [attachment.reference for attachment in request.attachments] == [f"file-{n}" for n in range(4)]
+    assert await sync_to_async(JournalEntry.objects.filter(outcome=Outcome.ANSWERED).count)() == 9
+    await sync_to_async(assert_balanced)()
+
+
 async def test_a_newer_message_interrupts_the_agent_itself(transactional_db: None, config: RuntimeConfig) -> None:
     hub = await sync_to_async(toy_bot)("shop", agent="waits", settings={"busy": "interrupt", "busy_ack": "Again."})
     async with running(config) as worker:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from botsrt.core.errors import StorageUnavailable
-from botsrt.models import Worker
+from botsrt.models import Turn, Worker
 from botsrt.runtime.db import Database
+from botsrt.services.batches import batched, only
 from tests.factories import NOW
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -57,6 +58,84 @@ async def test_one_calls_error_rolls_back_that_call_alone(database: Database) ->
 async def test_a_broken_constraint_rolls_back_that_call_alone(database: Database) -> None:
     results = await asyncio.gather(*(database.call(add, name="same") for _ in range(3)), return_exceptions=True)
     assert [isinstance(result, Exception) for result in results] == [False, True, True]
+
+
+made_together: list[int] = []
+
+
+def _add_all(calls: Sequence[dict[str, str]]) -> list[str | Exception]:
+    """``add_with_others`` for many; one name is refused, another breaks whatever it is made with."""
+    made_together.append(len(calls))
+    if any(call["name"] == "poison" for call in calls):
+        raise LookupError("poison")
+    return [ValueError("no") if call["name"] == "refused" else add(call["name"]) for call in calls]
+
+
+@batched(dict, _add_all)
+def add_with_others(*, name: str) -> str:
+    return only(_add_all([{"name": name}]))
+
+
+async def _held_then(database: Database, *calls: Awaitable[object]) -> list[object]:
+    """What the calls return that waited while the database was busy."""
+    gate = threading.Event()
+    first = asyncio.create_task(database.call(gate.wait, timeout=5))
+    await asyncio.sleep(0)
+    rest = asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.sleep(0)
+    gate.set()
+    await first
+    return list(await rest)
+
+
+async def test_waiting_calls_of_a_service_are_made_together(database: Database) -> None:
+    made_together.clear()
+    found = await _held_then(
+        database,
+        database.call(add_with_others, name="a"),
+        database.call(add, name="b"),
+        database.call(add_with_others, name="refused"),
+        database.call(add_with_others, name="c"),
+    )
+    assert made_together == [3]
+    assert [str(one) for one in found] == ["a", "b", "no", "c"]
+    assert isinstance(found[2], ValueError)
+    assert await database.call(names) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("beside", [(), ("other",)])
+async def test_a_call_that_breaks_those_made_with_it_fails_alone(database: Database, beside: tuple[str, ...]) -> None:
+    made_together.clear()
+    found = await _held_then(
+        database,
+        *(database.call(add_with_others, name=name) for name in ("a", "poison", "b")),
+        *(database.call(add, name=name) for name in beside),
+    )
+    assert made_together == [3, 1, 1, 1]
+    assert found[0] == "a"
+    assert isinstance(found[1], LookupError)
+    assert found[2:] == ["b", *beside]
+    assert await database.call(names) == ["a", "b", *beside]
+
+
+def add_for_nobody(name: str) -> str:
+    """A row whose foreign key leads nowhere: the database says so in the commit, not before."""
+    turn = Turn(lane=name, session_id=987_654, generation=1, worker_id=name, started_at=NOW)
+    turn.lease_expires_at = turn.deadline_at = NOW
+    turn.save(force_insert=True)
+    return name
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_the_commit_refuses_fails_alone(database: Database, count: int) -> None:
+    found = await _held_then(
+        database,
+        *(database.call(add, name=f"good {number}") for number in range(count - 1)),
+        database.call(add_for_nobody, name="bad"),
+        *(database.call(add_with_others, name=f"also good {number}") for number in range(count - 1)),
+    )
+    assert [isinstance(one, IntegrityError) for one in found] == [False] * (count - 1) + [True] + [False] * (count - 1)
+    assert len(await database.call(names)) == 2 * (count - 1)
 
 
 async def test_calls_that_wait_share_one_commit(database: Database) -> None:

@@ -167,3 +167,23 @@ def _give_the_caller() -> None:
     give_agent("Caller")
     change = bots.Changes(agent="Caller")
     bots.change(account="shop", shape=platforms.shape("toy"), changes=change, actor=ALICE, now=NOW)
+
+
+async def test_a_message_that_comes_while_the_model_thinks_is_part_of_the_answer(
+    hub: Hub, server: OpenAIServer, config: RuntimeConfig
+) -> None:
+    steer = bots.Changes(settings={"busy": "steer"})
+    shape = platforms.shape("toy")
+    await sync_to_async(bots.change)(account="shop", shape=shape, changes=steer, actor=ALICE, now=NOW)
+    server.say("Rye is 3.", seconds=1)
+    server.say("Cake is 4.")
+    async with running(config):
+        hub.write("How much is rye?", message_id="1")
+        await until(lambda: server.requests)
+        hub.write("And cake?", message_id="2")
+        await until_sent(1)
+    assert hub.texts() == ["Rye is 3.\n\nCake is 4."]
+    rows = await sync_to_async(lambda: list(JournalEntry.objects.values_list("state", "turn")))()
+    assert len({turn_id for _, turn_id in rows}) == 1
+    assert {state for state, _ in rows} == {EntryState.COMPLETED}
+    assert server.requests[1]["messages"][-1]["content"] == "And cake?"

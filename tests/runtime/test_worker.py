@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -20,7 +21,15 @@ from botsrt.core.errors import (
     RateLimited,
     TargetGone,
 )
-from botsrt.core.states import AdapterStatus, EntryState, OutboxState, Outcome, TurnState, UnknownUserPolicy
+from botsrt.core.states import (
+    AdapterStatus,
+    EntryState,
+    OutboxSource,
+    OutboxState,
+    Outcome,
+    TurnState,
+    UnknownUserPolicy,
+)
 from botsrt.models import AdapterState, Contact, DLQItem, HistoryMessage, JournalEntry, OutboxMessage, Turn
 from botsrt.runtime import platforms
 from botsrt.services import bots, dlq, ledger
@@ -275,6 +284,27 @@ async def test_an_unknown_outcome_is_sent_again_with_a_label(hub: Hub, config: R
         hub.write("hello", message_id="1")
         await until(lambda: len(hub.sent) == 2)
     assert hub.texts() == ["hello", config.resend_label + "hello"]
+
+
+async def test_what_a_dead_worker_left_unsure_is_not_overtaken(hub: Hub, config: RuntimeConfig) -> None:
+    def left(state: OutboxState, text: str) -> None:
+        OutboxMessage.objects.create(
+            idempotency_key=text,
+            platform="toy",
+            account="shop",
+            channel_id="ann",
+            source=OutboxSource.REPLY,
+            text=text,
+            state=state,
+            next_attempt_at=timezone.now(),
+            created_at=timezone.now(),
+        )
+
+    await sync_to_async(left)(OutboxState.UNKNOWN, "first")
+    await sync_to_async(left)(OutboxState.PENDING, "second")
+    async with running(replace(config, poll_seconds=1.0)):  # the bot is ready long before the next look at the unsure
+        await until(lambda: len(hub.sent) == 2)
+    assert hub.texts() == [config.resend_label + "first", "second"]
 
 
 async def test_an_unknown_outcome_is_held_where_the_bot_says_so(transactional_db: None, config: RuntimeConfig) -> None:

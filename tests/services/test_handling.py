@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
-from botsrt.core.states import EntryState, Handler, HistoryKind, OutboxState, Proof, Role, TurnState
+from botsrt.core.states import DLQState, EntryState, Handler, HistoryKind, OutboxState, Proof, Role, TurnState
 from botsrt.models import AuditEvent, BotSession, HistoryMessage, OutboxMessage, Turn
-from botsrt.services import handling, identity, ledger, sessions
+from botsrt.services import dlq, handling, identity, ledger, sessions
 from tests.factories import (
     ALICE,
     BOB,
@@ -26,6 +26,7 @@ from tests.factories import (
     entry,
     finish,
     later,
+    parked,
     received,
     send_all,
 )
@@ -77,6 +78,16 @@ def test_what_comes_while_a_human_has_it_waits_and_is_answered_by_their_reply():
         (Role.ASSISTANT, HistoryKind.STAFF, "I am human."),
     ]
     assert send_all() == ["Hi", "I am human."]
+    assert ledger.check(since=None, lease=LEASE, now=NOW).is_balanced
+
+
+def test_a_retry_that_waits_for_a_human_is_over_with_their_reply():
+    item = parked("Hello")
+    take()
+    dlq.retry(item_id=item.pk, actor=BOB, now=NOW)
+    assert say()
+    item.refresh_from_db()
+    assert item.state == DLQState.RESOLVED
     assert ledger.check(since=None, lease=LEASE, now=NOW).is_balanced
 
 

@@ -468,9 +468,9 @@ def test_first_messages_of_a_group_at_once_share_its_session():
 def test_receiving_costs_few_queries(django_assert_num_queries):
     message = a_message()
     receive(message)
-    with django_assert_num_queries(6):  # contact, session, pace, entry; and a savepoint around them
+    with django_assert_num_queries(7):  # what is known, contact, session, entry; settings, bursts, how many lately
         receive(a_message())
-    with django_assert_num_queries(8):  # the same, rolled back, and counted
+    with django_assert_num_queries(2):  # what is known, counted
         receive(message)
 
 

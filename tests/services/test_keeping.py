@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 
-from botsrt.core.states import AdapterStatus, DLQState, EntryState, TurnState
+from botsrt.core.states import AdapterStatus, DLQState, EntryState, RunMode, TurnState
 from botsrt.models import AdapterState, BotSession, DLQItem, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import dlq, housekeeping, ledger, workers
+from botsrt.services import dlq, housekeeping, journal, ledger, workers
+from botsrt.services.housekeeping import Kind
 from botsrt.services.ledger import Ledger
 from tests.factories import (
     ALICE,
@@ -23,6 +24,7 @@ from tests.factories import (
     later,
     parked,
     received,
+    send_all,
 )
 from tests.services.races import at_once
 
@@ -195,6 +197,14 @@ def test_beyond_its_size_the_journal_loses_the_oldest_completed_ones():
     assert list(JournalEntry.objects.order_by("id").values_list("pk", flat=True)) == [row.pk for row in rows[3:]]
 
 
+def test_what_is_kept_for_ever_is_still_no_more_than_fits():
+    for _ in range(5):
+        answered()
+    send_all()
+    report = housekeeping.run(now=later(minutes=1), max_size=2, ttl=None, dlq_max_size=10, dlq_ttl=None)
+    assert report.entries_removed == 3
+
+
 def test_a_journal_full_of_unfinished_work_raises_an_alarm(caplog):
     for number in range(3):
         received(str(number))
@@ -208,3 +218,98 @@ def test_closed_items_are_removed_and_open_ones_stay():
     assert keep_house(now=later(days=8)).dlq_items_removed == 1
     assert DLQItem.objects.get().pk == still_open.pk
     assert DLQItem.objects.get().state == DLQState.OPEN
+
+
+# -- retention: each kind after its own period ----
+
+DAYS = {kind: timedelta(days=30) for kind in Kind}
+
+
+def due(*, now=NOW, periods=DAYS, max_size=50_000) -> dict[str, int]:
+    found = housekeeping.preview(now=now, max_size=max_size, dlq_max_size=10_000, periods=periods)
+    return {str(one.kind): one.count for one in found if one.count}
+
+
+def purge(*, now=NOW, periods=DAYS, **sizes) -> dict[str, int]:
+    report = housekeeping.run(
+        now=now,
+        max_size=sizes.get("max_size", 50_000),
+        ttl=periods.get(Kind.JOURNAL),
+        dlq_max_size=10_000,
+        dlq_ttl=periods.get(Kind.DLQ),
+        periods=periods,
+    )
+    return {str(kind): count for kind, count in report.removed.items() if count}
+
+
+def a_month_of_rows() -> None:
+    answered("one")
+    send_all()
+    item = parked("two")
+    dlq.discard(item_id=item.pk, actor=ALICE, reason="spam", now=NOW)
+    workers.register(worker_id="w1", host="h", pid=1, version="1", lease=LEASE, now=NOW)
+    workers.bury(worker_ids=["w1"], now=NOW)
+
+
+def test_the_preview_says_what_goes_and_the_rest_stays():
+    a_month_of_rows()
+    received("waits")
+    assert due(now=later(days=29)) == {}
+    expected = due(now=later(days=31))
+    assert expected == {"journal": 1, "dlq": 1, "turns": 1, "outbox": 1, "history": 2, "workers": 1, "audit": 2}
+    assert JournalEntry.objects.count() == 3
+    removed = purge(now=later(days=31))
+    # The entry of the closed item is free once that is gone, and turns go with their last entry.
+    assert removed == {kind: 2 if kind == "journal" else expected[kind] for kind in expected if kind != "turns"}
+    assert not Turn.objects.filter(entries=None).exists()
+    assert JournalEntry.objects.get().state == EntryState.PENDING
+    assert not HistoryMessage.objects.exists()
+    assert not OutboxMessage.objects.filter(state="sent").exists()
+    assert due(now=later(days=31)) == {}
+    assert check(now=later(days=31)).is_balanced
+
+
+def test_history_and_answers_stay_as_long_as_the_entry_that_they_belong_to():
+    answered("one")
+    send_all()
+    periods = {Kind.HISTORY: timedelta(days=1), Kind.OUTBOX: timedelta(days=1), Kind.TURNS: timedelta(days=1)}
+    assert due(now=later(days=9), periods=periods) == {}
+    assert purge(now=later(days=9), periods=periods) == {}
+    assert check(now=later(days=9)).is_balanced
+
+
+def test_what_is_kept_for_ever_is_never_due():
+    a_month_of_rows()
+    assert due(now=later(days=9_999), periods={}) == {}
+    assert purge(now=later(days=9_999), periods={}) == {}
+
+
+def test_messages_that_were_not_sent_are_never_removed():
+    answered("one")
+    assert "outbox" not in due(now=later(days=99))
+    purge(now=later(days=99))
+    assert OutboxMessage.objects.get().state == "pending"
+
+
+def test_what_is_beyond_the_size_is_told_apart():
+    for number in range(5):
+        answered(str(number), now=later(seconds=number))
+    found = {one.kind: one for one in housekeeping.preview(now=NOW, max_size=2, dlq_max_size=10, periods=DAYS)}
+    assert (found[Kind.JOURNAL].count, found[Kind.JOURNAL].excess) == (0, 3)
+
+
+def test_old_ids_are_found_by_halving():
+    for number in range(40):
+        answered(str(number), now=later(days=number))
+    assert due(now=later(days=50), periods={Kind.JOURNAL: timedelta(days=30), Kind.HISTORY: timedelta(days=30)}) == {
+        "journal": 21,
+        "history": 42,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_entry_that_staff_run_again_meanwhile_stays():
+    row = answered("one")
+    journal.replay(entry_id=row.pk, mode=RunMode.SEND, actor=ALICE, reason="again", now=later(days=31))
+    assert purge(now=later(days=62)).get("journal") is None
+    assert JournalEntry.objects.get().state == EntryState.PENDING

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
 from botsrt.core.errors import InvalidInput
-from botsrt.core.messages import Attachment
+from botsrt.core.messages import Attachment, InboundMessage
 from botsrt.core.states import ChatType, EntryState, EventKind, Outcome, Proof, RunMode, TurnState, UnknownUserPolicy
 from botsrt.models import HistoryMessage, OutboxMessage, Turn
-from botsrt.services import bots, identity, journal, ledger, pace, turns
+from botsrt.services import bots, entrance, identity, inline, journal, ledger, pace, turns
 from botsrt.services.bots import Changes
 from tests.factories import (
     ALICE,
@@ -151,6 +152,67 @@ def test_a_retry_keeps_its_time():
 def test_a_debounce_that_is_no_time_is_refused(value):
     with pytest.raises(InvalidInput, match="debounce_ms"):
         set_pace(debounce_ms=value)
+
+
+# -- albums ----
+
+
+def a_part(number: int, text: str = "", *, album: str = "a1", **fields: Any) -> InboundMessage:
+    photo = Attachment(kind="photo", reference=f"file-{number}")
+    return a_message(text, attachments=(photo,), album=album, **fields)
+
+
+@pytest.mark.parametrize("debounce", ["0", "300", "3000"])
+def test_an_album_is_one_turn_without_debounce_too(debounce):
+    set_pace(debounce_ms=debounce)
+    ids = [received(a_part(number), now=later(milliseconds=100 * number)).pk for number in range(10)]
+    wait = max(1000, int(debounce))
+    assert claim(now=later(milliseconds=900 + wait - 1)) == []
+    turn = claim_one(now=later(milliseconds=900 + wait))
+    assert turn.entry_ids == ids
+    finish(turn)
+    assert {entry(pk).outcome for pk in ids} == {Outcome.ANSWERED}
+    assert_balanced()
+
+
+def test_what_is_said_while_an_album_comes_is_answered_with_it():
+    part = received(a_part(1))
+    other = received("how are you?", user_id="user-2", channel_id="chat-2")
+    said = received("which one is better?", now=later(milliseconds=200))
+    assert claim_one(now=later(milliseconds=200)).entry_ids == [other.pk]
+    assert claim(now=later(milliseconds=1199)) == []
+    assert claim_one(now=later(milliseconds=1200)).entry_ids == [part.pk, said.pk]
+
+
+def test_what_is_said_after_an_album_does_not_wait():
+    finish(claim_one(now=received(a_part(1)).available_at))
+    assert received("and?", now=later(seconds=2)).available_at == later(seconds=2)
+
+
+def test_albums_of_one_contact_in_a_group_and_in_private_stay_apart():
+    private = [received(a_part(number)).pk for number in range(2)]
+    group: dict[str, Any] = {"channel_id": "group-1", "chat_type": ChatType.GROUP, "is_mentioned": True}
+    public = [received(a_part(number, album="a2", **group)).pk for number in range(2)]
+    claimed = claim(now=later(seconds=1))
+    assert sorted(turn.entry_ids for turn in claimed) == [private, public]
+    assert {turn.route.channel_id for turn in claimed} == {"chat-1", "group-1"}
+
+
+def test_an_album_whose_caption_names_the_bot_is_meant_for_it_as_a_whole():
+    group: dict[str, Any] = {"channel_id": "group-1", "chat_type": ChatType.GROUP}
+    ours = [received(a_part(1, **group)), received(a_part(2, "@shop look", is_mentioned=True, **group))]
+    theirs = received(a_part(3, album="a2", **group))
+    decided = entrance.decisions([*ours, theirs], now=NOW)
+    assert [decided[row.pk].is_allowed for row in (*ours, theirs)] == [True, True, False]
+
+
+def test_what_a_program_asks_keeps_its_time():
+    received("one")
+    finish(claim_one())
+    asked = entry(inline.say(session_id="bot_web_user-1", text="two", actor=ALICE, now=NOW))
+    received(a_part(1))
+    received("three")
+    assert entry(asked.pk).available_at == asked.available_at
 
 
 # -- saying that one is busy ----

@@ -66,11 +66,12 @@ def a_running_turn_stays_in_the_lane_that_was_left(patch: pytest.MonkeyPatch) ->
 
 def the_end_of_a_turn_ignores_its_state(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(turns, "_end", lambda turn_id, state, *, now, generation=None, **_: True)
+    patch.setattr(turns, "_end_all", lambda endings: [True for _ in endings])
 
 
 def history_forgets_where_it_begins(patch: pytest.MonkeyPatch) -> None:
     real = sessions._parts
-    patch.setattr(sessions, "_parts", lambda pk: {one: part._replace(start=0) for one, part in real(pk).items()})
+    patch.setattr(sessions, "_parts", lambda pks: [part._replace(start=0) for part in real(pks)])
 
 
 def history_is_that_of_the_session_alone(patch: pytest.MonkeyPatch) -> None:
@@ -78,7 +79,11 @@ def history_is_that_of_the_session_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         sessions,
         "_parts",
-        lambda pk: {pk: real(pk)[pk]._replace(start=BotSession.objects.get(pk=pk).context_start)},
+        lambda pks: [
+            part._replace(start=BotSession.objects.get(pk=part.pk).context_start)
+            for part in real(pks)
+            if part.pk == part.asked
+        ],
     )
 
 
@@ -107,12 +112,12 @@ def commands_wait_in_their_lane(patch: pytest.MonkeyPatch) -> None:
 
 
 def lanes_are_not_looked_at_when_claiming(patch: pytest.MonkeyPatch) -> None:
-    def locked(groups: Any) -> dict[int, int]:
-        pks = [group[0].session_id for group in groups]
-        return dict(BotSession.objects.filter(pk__in=pks).values_list("pk", "epoch"))
+    def locked(groups: Any) -> dict[int, Any]:
+        found = BotSession.objects.filter(pk__in=[group[0].session_pk for group in groups])
+        return {pk: turns._Locked(epoch, is_bots=True) for pk, epoch in found.values_list("pk", "epoch")}
 
     real = JournalEntry.objects.filter
-    patch.setattr(turns, "_locked_epochs", locked)
+    patch.setattr(turns, "_locked", locked)
     patch.setattr(lanes, "JournalEntry", _NothingWaits(real))
 
 

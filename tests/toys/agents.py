@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 
 from botsrt.core.errors import AgentUnavailable, FileUnavailable, TransientAgentError
-from botsrt.core.ports import AgentReply, AgentRequest
+from botsrt.core.ports import AgentReply, AgentRequest, HistoryItem
 
 REQUESTS: list[AgentRequest] = []
 SEEN_ATTEMPTS: list[int] = []
@@ -56,6 +56,24 @@ async def waits(request: AgentRequest) -> str:
     STARTED.set()
     await LET_GO.wait()
     return f"waited: {request.text}"
+
+
+class Summing:
+    """Answers with what it was given; sums up to the count of what it was given, or fails."""
+
+    def __init__(self) -> None:
+        self.fails = False
+
+    compact_after = 4
+
+    async def __call__(self, request: AgentRequest) -> str:
+        REQUESTS.append(request)
+        return f"re {request.text}"
+
+    async def summarize(self, items: Sequence[HistoryItem], *, earlier: str) -> AgentReply:
+        if self.fails:
+            raise RuntimeError("no")
+        return AgentReply(text=f"{earlier}|{','.join(item.text for item in items)}")
 
 
 class Steered:

@@ -11,7 +11,7 @@ from typing import Any
 
 from botsrt.adapters.base import BaseAdapter
 from botsrt.core.errors import CredentialError, MessageGone, UnreadableUpdate
-from botsrt.core.messages import InboundMessage, OutboundMessage, Route, Sender, SendReceipt
+from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, Sender, SendReceipt
 from botsrt.core.ports import Capabilities, Option, Probe
 from botsrt.core.states import ChatType, EventKind
 
@@ -79,6 +79,8 @@ class Adapter(BaseAdapter):
             is_mentioned=raw.get("mentioned", "chat" not in raw),
             kind=EventKind(raw.get("kind", EventKind.MESSAGE)),
             text=raw["text"],
+            attachments=tuple(Attachment(kind="photo", reference=name) for name in raw.get("files", ())),
+            album=raw.get("album", ""),
             raw=raw,
         )
 

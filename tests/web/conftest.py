@@ -28,11 +28,6 @@ HOST = "localhost:8000"
 PATIENCE_SECONDS = 10.0
 
 
-@pytest.fixture(autouse=True)
-def _quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 def a_user(name: str, *roles: Role, is_staff: bool = True, **fields: Any) -> User:
     """An account with roles."""
     user = User.objects.create_user(name, password=PASSWORD, is_staff=is_staff, **fields)

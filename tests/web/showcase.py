@@ -73,6 +73,9 @@ PAGES: tuple[Shown, ...] = (
     _shown("conversation-export", "/people/{linked}/export/"),
     _shown("link-wizard", "/people/contacts/{stranger}/link/?person=lucia.romero", is_main=True),
     _shown("unlink", "/people/contacts/{linked_contact}/unlink/"),
+    _shown("contact-data", "/people/contacts/{stranger}/data/"),
+    _shown("contact-erase", "/people/contacts/{stranger}/erase/"),
+    _shown("retention", "/retention/"),
     _shown("pairings", "/pairings/", is_main=True),
     _shown("pairings-empty", "/pairings/", is_empty=True),
     _shown("pairings-approved", "/pairings/?tab=approved"),
@@ -91,6 +94,8 @@ PAGES: tuple[Shown, ...] = (
     _shown("deliveries-empty", "/deliveries/", is_empty=True),
     _shown("delivery", "/deliveries/{unknown}/"),
     _shown("delivery-decide", "/deliveries/{unknown}/again/"),
+    _shown("alerts", "/alerts/"),
+    _shown("alerts-empty", "/alerts/", is_empty=True),
     _shown("bulk-acts", "/operations/"),
     _shown("bulk-acts-empty", "/operations/", is_empty=True),
     _shown("bulk-act", "/operations/{operation}/"),
@@ -242,9 +247,10 @@ def _site(path: Path) -> Site:
     path.mkdir()
     home = Home(path)
     home.env["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    home.manage("migrate", "-v0")
-    home.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "")
-    home.manage("shell", "-v0", "-c", _COLLEAGUES)
+    home.prepare(
+        ("createsuperuser", "--noinput", "--username", "alice", "--email", ""),
+        ("shell", "-v0", "-c", _COLLEAGUES),
+    )
     return Site(home, command=("serve",))
 
 

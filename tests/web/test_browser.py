@@ -106,10 +106,11 @@ def _free_port() -> int:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = Home(tmp_path_factory.mktemp("home"))
     home.env["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    home.manage("migrate", "-v0")
-    home.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "")
-    home.manage("bots", "add", "shop", "--platform", "web", "--policy", "allow")
-    home.manage("bots", "add", "closed", "--platform", "web", "--policy", "deny")
+    home.prepare(
+        ("createsuperuser", "--noinput", "--username", "alice", "--email", ""),
+        ("bots", "add", "shop", "--platform", "web", "--policy", "allow"),
+        ("bots", "add", "closed", "--platform", "web", "--policy", "deny"),
+    )
     site = Site(home)
     site.start()
     yield site

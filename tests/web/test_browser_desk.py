@@ -58,10 +58,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """An installation whose agent fails on every message with "bad" in it."""
     home = Home(tmp_path_factory.mktemp("home"))
     home.env["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    home.manage("migrate", "-v0")
-    home.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "")
-    home.manage("agents", "add", "picky", "--kind", "python", "--target", "tests.toys.agents:raises_on_bad")
-    home.manage("bots", "add", "shop", "--platform", "web", "--policy", "allow", "--agent", "picky")
+    home.prepare(
+        ("createsuperuser", "--noinput", "--username", "alice", "--email", ""),
+        ("agents", "add", "picky", "--kind", "python", "--target", "tests.toys.agents:raises_on_bad"),
+        ("bots", "add", "shop", "--platform", "web", "--policy", "allow", "--agent", "picky"),
+    )
     site = Site(home)
     site.start()
     yield site

@@ -49,11 +49,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A bot whose agent fails on every message with "bad" in it, and one that strangers ask for access."""
     home = Home(tmp_path_factory.mktemp("home"))
     home.env["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    home.manage("migrate", "-v0")
-    home.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "")
-    home.manage("agents", "add", "picky", "--kind", "python", "--target", "tests.toys.agents:raises_on_bad")
-    home.manage("bots", "add", "shop", "--platform", "web", "--policy", "allow", "--agent", "picky")
-    home.manage("bots", "add", "gate", "--platform", "web", "--policy", "pair")
+    home.prepare(
+        ("createsuperuser", "--noinput", "--username", "alice", "--email", ""),
+        ("agents", "add", "picky", "--kind", "python", "--target", "tests.toys.agents:raises_on_bad"),
+        ("bots", "add", "shop", "--platform", "web", "--policy", "allow", "--agent", "picky"),
+        ("bots", "add", "gate", "--platform", "web", "--policy", "pair"),
+    )
     site = Site(home)
     site.start()
     yield site

@@ -52,10 +52,11 @@ _TOP_OF = """
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = Home(tmp_path_factory.mktemp("home"))
     home.env["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    home.manage("migrate", "-v0")
-    home.manage("createsuperuser", "--noinput", "--username", "alice", "--email", "")
-    home.manage("bots", "add", "shop", "--platform", "web", "--policy", "allow")
-    home.manage("shell", "-c", _SEED.replace("PASSWORD", PASSWORD))
+    home.prepare(
+        ("createsuperuser", "--noinput", "--username", "alice", "--email", ""),
+        ("bots", "add", "shop", "--platform", "web", "--policy", "allow"),
+        ("shell", "-c", _SEED.replace("PASSWORD", PASSWORD)),
+    )
     site = Site(home)
     site.start()
     yield site

@@ -10,6 +10,7 @@ import pytest
 import time_machine
 from django.test import Client
 
+from botsrt.core.states import EventKind
 from botsrt.models import Bot, JournalEntry
 from praisonweb.dashboard.access import ALL_BOTS
 from praisonweb.dashboard.queries import charts
@@ -43,6 +44,13 @@ def test_messages_and_failures_are_counted_by_the_hour(bot: Bot) -> None:
     assert sum(int(column.values[0]) for column in volume.columns) == 4
     assert volume.columns[-1].label == "12:00: 3 messages, 1 failed"
     assert volume.highest == "3 an hour at most"
+
+
+def test_tombstones_of_erased_messages_are_not_counted(bot: Bot) -> None:
+    for minutes in (5, 10):
+        answered_after(2, at=NOW - timedelta(minutes=minutes))
+    JournalEntry.objects.filter(pk=JournalEntry.objects.latest("pk").pk).update(kind=EventKind.ERASED)
+    assert charts.read(scope=ALL_BOTS, now=NOW).charts[0].columns[-1].values == ("1", "0")
 
 
 def test_answer_times_are_said_as_percentiles(bot: Bot) -> None:

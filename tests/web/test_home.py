@@ -11,8 +11,8 @@ from django.test import Client
 from django.utils import timezone
 
 from botsrt.core.states import AdapterStatus, OutboxState
-from botsrt.models import AdapterState, Bot, JournalEntry, OutboxMessage
-from botsrt.services import workers
+from botsrt.models import AdapterState, Bot, JournalEntry, OutboxMessage, Tally
+from botsrt.services import figures, workers
 from tests.factories import SHAPE, a_bot, a_failure, a_message, answered, claim_one, fail, parked, received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -177,7 +177,7 @@ def test_it_costs_the_same_however_much_there_is(
         fail(claim_one(), a_failure())
         answered(a_message(user_id=f"v{number}"))
     assert JournalEntry.objects.count() == 40
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(14):
         read(staff_client)
 
 
@@ -223,3 +223,12 @@ def test_every_number_links_to_its_list(staff_client: Client, bot: Bot) -> None:
         listed = staff_client.get(link)
         assert listed.status_code == 200
         assert "Nothing matches." not in listed.content.decode()
+
+
+def test_that_nobody_looks_after_alerts_is_a_concern(staff_client: Client, bot: Bot) -> None:
+    at_work("shop")
+    figures.count_up(now=timezone.now() - timedelta(minutes=9))
+    assert concerns(read(staff_client)) == []
+    Tally.objects.filter(name="cursor", label="run").delete()
+    figures.count_up(now=timezone.now() - timedelta(minutes=11))
+    assert concerns(read(staff_client)) == ["Nobody looks after alerts"]

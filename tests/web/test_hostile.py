@@ -20,12 +20,14 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db.models import Model
-from django.test import Client
+from django.test import Client, override_settings
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
+from pytest_django import DjangoDbBlocker
 
 from botsrt.core.actors import SYSTEM
 from botsrt.models import (
+    Alert,
     BotSession,
     BulkOperation,
     Contact,
@@ -38,7 +40,7 @@ from botsrt.services import transcripts
 from praisonweb.settings import BASE_DIR
 from tests.factories import NOW, receive
 from tests.web.addresses import PAGES, Need
-from tests.web.conftest import confirmed
+from tests.web.conftest import a_user, confirmed
 from tests.web.hostile import EVERYTHING, STRINGS, free_columns, poison
 from tests.web.showcase import PAGES as SHOWN
 from tests.web.showcase import open_showcase
@@ -71,6 +73,7 @@ _NAMED: dict[str, tuple[str, ...]] = {
 }
 
 _BY_ID: dict[str, type[Model]] = {
+    "alert_id": Alert,
     "entry_id": JournalEntry,
     "item_id": DLQItem,
     "outbox_id": OutboxMessage,
@@ -82,14 +85,28 @@ _BY_ID: dict[str, type[Model]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def _alice(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[User]:
+    """A site full of hostile text, made once for all tests that read it, and somebody who may do everything there."""
+    with django_db_blocker.unblock():
+        try:
+            alice = a_user("alice", is_superuser=True, first_name="Alice", last_name="Ng")
+            with override_settings(AXES_ENABLED=True):
+                call_command("demo", "--alive-minutes", "60", verbosity=0)
+                _write_from_outside()
+            poison()
+            yield alice
+        finally:
+            call_command("flush", interactive=False, verbosity=0)
+
+
 @pytest.fixture
-def site(transactional_db: None, staff: User, staff_client: Client, settings: Any) -> Client:
-    """Alice at a site full of hostile text, her password just confirmed."""
+def site(_alice: User, settings: Any) -> Client:
+    """Alice at the site, her password just confirmed."""
     settings.AXES_ENABLED = True
-    call_command("demo", "--alive-minutes", "60", verbosity=0)
-    _write_from_outside()
-    poison()
-    return confirmed(staff_client)
+    client = Client()
+    client.force_login(_alice)
+    return confirmed(client)
 
 
 def _write_from_outside() -> None:

@@ -22,9 +22,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from botsrt import tasks
+from botsrt.conf import RuntimeConfig
 from botsrt.core.actors import Actor
-from botsrt.core.states import BulkVerb, DLQState, Proof, UnknownUserPolicy
+from botsrt.core.states import AlertKind, BulkVerb, DLQState, Proof, UnknownUserPolicy
 from botsrt.models import (
+    Alert,
     AuditEvent,
     Bot,
     BotSession,
@@ -35,7 +37,8 @@ from botsrt.models import (
     OutboxMessage,
     Pairing,
 )
-from botsrt.services import bulk, handling, identity, mirror, news, outbox, pairing
+from botsrt.services import alerts, bulk, handling, identity, mirror, news, outbox, pairing
+from botsrt.services.alerts import Finding
 from praisonweb.dashboard import access
 from praisonweb.dashboard.access import APP, Act, Role
 from tests.commands.conftest import manage as manage  # the fixture
@@ -105,6 +108,8 @@ def plant(account: str, word: str) -> None:
     by = Actor(name="boss", address="192.0.2.9")
     items = list(DLQItem.objects.filter(account=account).values_list("pk", flat=True))[:1]
     tasks.begin_bulk(verb=BulkVerb.DISCARD, object_ids=items, actor=by, reason=f"no use, {word}")
+    trouble = Finding(kind=AlertKind.ADAPTER_DOWN, account=account, text=f"down, {word}")
+    alerts.watch(findings=[trouble], policy=RuntimeConfig().alert_policy, now=NOW)
     for user_id in (f"u0-{word}", f"u2-{word}"):
         _link(user_id, f"person-of-{word}")
 
@@ -172,6 +177,7 @@ def vera(world: None) -> Client:
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 _TABLES: dict[str, Any] = {
+    "alert_id": (Alert, "account"),
     "entry_id": (JournalEntry, "account"),
     "item_id": (DLQItem, "account"),
     "outbox_id": (OutboxMessage, "account"),
@@ -268,7 +274,7 @@ def _addresses(route: str, path: str) -> tuple[list[str], list[str]]:
 
 def _routes() -> Iterator[tuple[str, list[str], list[str]]]:
     for route, row in PAGES.items():
-        if not route.startswith(("hooks/", "account/", "healthz")):
+        if not route.startswith(("hooks/", "account/", "healthz", "readyz", "metrics")):
             yield route, *_addresses(route, row.path)
 
 
@@ -286,7 +292,10 @@ def told(response: Any) -> str:
     return _NOT_THERE.sub("", content.decode()) + str(response.headers.get("Location", ""))
 
 
-_IS_CLOSED = ("agents/", "audit/", "workers/", "admin/", "bots/+add/")
+#: What is done to somebody is done with every bot that knows them: of others it is not there, of ours it is closed.
+_REACHING = ("people/contacts/<id:contact_id>/data/", "people/contacts/<id:contact_id>/erase/")
+
+_IS_CLOSED = ("agents/", "audit/", "workers/", "admin/", "bots/+add/", "retention/")
 
 
 @pytest.mark.timeout(300)
@@ -298,7 +307,7 @@ def test_what_is_not_theirs_is_on_no_page(vera: Client) -> None:
         for address in (f"{one}{query}" for one in ours for query in _QUERIES.get(route, ("",))):
             response = vera.get(address)
             text = told(response)
-            if not route.startswith(_IS_CLOSED):
+            if not route.startswith((*_IS_CLOSED, *_REACHING)):
                 assert response.status_code in (200, 302), f"{address}: {response.status_code}"
                 seen += response.status_code == 200
             if OTHER in text.lower():
@@ -342,6 +351,19 @@ def test_what_is_about_all_bots_is_closed_and_says_why(vera: Client) -> None:
     palette = vera.get("/find/?q=").content.decode()
     for path in ("/agents/", "/audit/", "/workers/", "/admin/", "/bots/+add/"):
         assert f'href="{path}' not in palette
+
+
+def test_what_reaches_further_than_their_bots_is_closed(vera: Client) -> None:
+    contact = Contact.objects.get(platform_user_id=f"u0-{OURS}")
+    before = everything()
+    for rest in ("data", "erase"):
+        for answer in (
+            vera.get(f"/people/contacts/{contact.pk}/{rest}/"),
+            vera.post(f"/people/contacts/{contact.pk}/{rest}/"),
+        ):
+            assert answer.status_code == 403
+            assert "limited to shop" in answer.content.decode()
+    assert everything() == before
 
 
 # -- lists, counts, files ----
@@ -495,7 +517,7 @@ def test_it_costs_one_query(world: None) -> None:
     everybody, limited = all_but_users("paul"), all_but_users("olga", OURS, OTHER)
     dearer = {}
     for route, ours, others in _routes():
-        if PAGES[route].get is Need.NOT_POSSIBLE or route.startswith((*_IS_CLOSED, "operations/<")):
+        if PAGES[route].get is Need.NOT_POSSIBLE or route.startswith((*_IS_CLOSED, *_REACHING, "operations/<")):
             continue
         for address in (f"{one}{query}" for one in (*ours[:2], *others[:2]) for query in _QUERIES.get(route, ("",))):
             plain, scoped = (_queries(who, address) for who in (everybody, limited))

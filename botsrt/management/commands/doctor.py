@@ -33,7 +33,7 @@ from botsrt.management import cli
 from botsrt.management.commands.bots import alive_workers, state_of
 from botsrt.models import AgentProfile, Bot, DLQItem, JournalEntry, OutboxMessage, Worker
 from botsrt.runtime import platforms
-from botsrt.services import bots
+from botsrt.services import alerts, bots, figures
 
 #: Free space below which a database will soon fail to store, and below which it may fail at any moment, in bytes.
 _LITTLE_BYTES = 500_000_000
@@ -50,6 +50,9 @@ _NEARLY_FULL = 0.8
 
 #: Workers that died longer ago than this are history.
 _RECENTLY = timedelta(days=1)
+
+#: The task cluster looks after counts and alerts every minute; beyond this it does not run.
+_MAX_UNWATCHED = timedelta(minutes=10)
 
 #: Longest round trip through the channel layer, in seconds.
 _LAYER_SECONDS = 5.0
@@ -111,7 +114,7 @@ def _examine() -> Iterator[Finding]:
     except conf.ConfigError:
         return  # one of the settings' findings
     if all(finding.level != "fail" for finding in database):
-        for examine in (_clock, _workers, _journal, _decisions, _agents, _bots):
+        for examine in (_clock, _workers, _journal, _decisions, _agents, _bots, _alerts):
             yield from examine()
 
 
@@ -341,3 +344,13 @@ def _bot(bot: Bot, *, alive: Collection[str], state: str) -> Finding:
         return Finding("warn", subject, f"{state}: {bot.adapter.error}", f"Try: manage.py bots probe {bot.account}")
     advice = "A worker is alive: see its log." if alive else "It starts when a worker runs."
     return Finding("warn", subject, state, advice)
+
+
+def _alerts() -> Iterator[Finding]:
+    """Whether alerts would be raised, and reach somebody. Where neither was ever set up, nothing is said."""
+    counted_at = figures.counted_at()
+    if counted_at is not None and timezone.now() - counted_at > _MAX_UNWATCHED:
+        text = f"nobody has looked after counts and alerts since {counted_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding("warn", "alerts", text, "Run: manage.py qcluster")
+    for target in alerts.missing_chats(conf.load().alert_policy.targets):
+        yield Finding("warn", "alerts", f"{target}: there is no such bot", "Correct BOTSRT_ALERT_CHATS.")

@@ -13,12 +13,13 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils import timezone
 
+from botsrt import tasks
 from botsrt.core.errors import NotFound
-from botsrt.core.states import Proof
+from botsrt.core.states import BulkItemState, BulkState, BulkVerb, Proof
 from botsrt.core.text import one_line
 from botsrt.management import cli
-from botsrt.models import IdentityLink, Person, PersonMerge
-from botsrt.services import identity, persons, resolvers
+from botsrt.models import BulkOperation, Contact, IdentityLink, Person, PersonMerge
+from botsrt.services import dossier, erasing, identity, persons, resolvers
 
 
 class Command(cli.VerbCommand):
@@ -59,6 +60,18 @@ class Command(cli.VerbCommand):
         verb.add_argument("--reason", default="import")
         add("export", "Write all links into a JSON file.", prints_data=True).add_argument(
             "file", help="- writes standard output"
+        )
+
+        verb = add("data", "Write everything that is held about somebody into a JSON file.")
+        verb.add_argument("who", help="platform:user_id with its aliases, or a person with all contacts")
+        verb.add_argument("file", help="- writes standard output")
+        verb.add_argument("--reason", default="")
+        verb = add("erase", "Say what is held about somebody; with --confirm, erase it for good.", prints_data=True)
+        verb.add_argument("who", help="platform:user_id with its aliases, or a person with all contacts")
+        verb.add_argument("--confirm", metavar="WHO", help="the same again: erase it")
+        verb.add_argument("--reason", default="", help="kept in the audit; do not name the person")
+        verb.add_argument(
+            "--vacuum", action="store_true", help="write the database anew afterwards; on SQLite all writers wait"
         )
 
     def do_list(self, options: dict[str, Any]) -> None:
@@ -196,6 +209,39 @@ class Command(cli.VerbCommand):
         else:
             self.say(text)
 
+    def do_data(self, options: dict[str, Any]) -> None:
+        contact_ids = erasing.contacts_of(options["who"])
+        pieces = dossier.export(
+            contact_ids=contact_ids, actor=cli.actor(), reason=options["reason"], now=timezone.now()
+        )
+        if options["file"] == "-":
+            for piece in pieces:
+                self.stdout.write(piece, ending="")
+            return
+        _write(Path(options["file"]), "".join(pieces))
+        self.say(f"Written: {options['file']}")
+
+    def do_erase(self, options: dict[str, Any]) -> None:
+        contact_ids = erasing.contacts_of(options["who"])
+        held = erasing.preview(contact_ids=contact_ids)
+        if options["confirm"] is None:
+            self.show(options, {"contacts": held.contacts, "persons": held.persons, **held.counts(), "bots": held.bots})
+            if not options["json"]:
+                self.say(f"Nothing was changed. To erase it for good: --confirm {one_line(options['who'])}")
+            return
+        if options["confirm"] != options["who"]:
+            raise CommandError("--confirm: write exactly whom you named; nothing was erased.")
+        operation_id = tasks.begin_bulk(
+            verb=BulkVerb.ERASE, object_ids=contact_ids, actor=cli.actor(), reason=options["reason"]
+        )
+        tasks.finish_bulk(operation_id)
+        _check_erased(operation_id)
+        if options["vacuum"]:
+            tasks.rewrite_database()
+        self.show(options, {"operation": operation_id, "erased": held.counts(), "bots": held.bots})
+        if held.bots and not options["json"]:
+            self.say("The settings of these bots name them; change them with: bots edit")
+
 
 def _add_contact(verb: ArgumentParser) -> None:
     verb.add_argument("platform")
@@ -204,6 +250,26 @@ def _add_contact(verb: ArgumentParser) -> None:
 
 def _name(options: dict[str, Any]) -> str:
     return one_line(f"{options['platform']}:{options['user_id']}")
+
+
+def _check_erased(operation_id: int) -> None:
+    """Raises:
+    CommandError: contacts are left; it says which, why, and what to do.
+    """
+    operation = BulkOperation.objects.get(pk=operation_id)
+    details = dict(operation.items.exclude(state=BulkItemState.DONE).values_list("object_id", "detail"))
+    left = list(Contact.objects.filter(pk__in=details).order_by("pk"))
+    if operation.state == BulkState.STOPPED:
+        why = f" by {operation.stopped_by}" if operation.stopped_by else ""
+        raise CommandError(
+            f"Operation {operation_id} was stopped{why}; not erased, or not wholly: "
+            f"{one_line(', '.join(map(str, left)), max_chars=500)}. To go on: bulk resume {operation_id}"
+        )
+    if left:  # those that were gone already are no trouble
+        lines = [f"{one_line(str(contact))}: {one_line(details[contact.pk])}" for contact in left]
+        raise CommandError(
+            "Not erased, or not wholly:\n" + "\n".join(lines) + "\nErase each again, by the name that stands here."
+        )
 
 
 def _link(link: IdentityLink) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from botsrt import conf
-from botsrt.management import cli
+from botsrt.management import archive, cli
 from botsrt.models import Bot
 from botsrt.runtime import garbage
 from botsrt.runtime.children import TaskCluster
@@ -39,6 +39,7 @@ class Command(cli.PlainErrorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         config = self._config(options["concurrency"])
+        archive.check_settled()
         self._check_accounts(options["account"])
         self._check_migrations()
         address = parse_address(options["web"]) if options["web"] else None

@@ -123,6 +123,7 @@ def _row(session: BotSession) -> dict[str, Any]:
         "account": session.account,
         "scope": session.scope,
         "handler": session.handler,
+        "archived": session.is_archived,
         "chat": session.chat_name,
         "session": session.session_id,
         "lane": session.lane,

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from django.db.models import FloatField, Func
 from django.urls import reverse
 
-from botsrt.core.states import EntryState, Outcome
+from botsrt.core.states import EntryState, EventKind, Outcome
 from botsrt.models import JournalEntry
 from praisonweb.dashboard.access import Scope
 
@@ -72,10 +72,12 @@ class Charts:
 
 
 @dataclass(slots=True)
-class _Hour:
+class Hour:
+    """What came in within one hour."""
+
     count: int = 0
     failed: int = 0
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # how long each answer took
 
 
 class _Seconds(Func):
@@ -93,25 +95,43 @@ class _Seconds(Func):
 
 def read(*, scope: Scope, now: datetime) -> Charts:
     """The charts as of ``now``: one query over the newest entries."""
-    last = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    last = _hour_of(now)
     hours = [last - timedelta(hours=back) for back in reversed(range(HOURS))]
+    by_hour, is_partial = _count(scope, since=hours[0])
+    found = [by_hour[int(hour.timestamp() // 3_600)] for hour in hours]
+    return Charts(charts=(_volume(hours, found), _answer_time(hours, found)), is_partial=is_partial)
+
+
+def last_hour(*, scope: Scope, now: datetime) -> Hour:
+    """The last full hour, as the charts have it."""
+    hour = _hour_of(now) - timedelta(hours=1)
+    by_hour, _ = _count(scope, since=hour)
+    return by_hour[int(hour.timestamp() // 3_600)]
+
+
+def _hour_of(now: datetime) -> datetime:
+    return now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _count(scope: Scope, *, since: datetime) -> tuple[defaultdict[int, Hour], bool]:
+    """The newest entries by hours since 1970, and whether there were more than are looked at."""
     rows = list(
-        scope.rows(JournalEntry.objects.filter(received_at__gte=hours[0]))
+        scope.rows(JournalEntry.objects.filter(received_at__gte=since))
+        .exclude(kind=EventKind.ERASED)  # tombstones: they came in when somebody was erased
         .order_by("-pk")
         .values_list(_Seconds("received_at"), _Seconds("completed_at"), "state", "outcome")[:_MAX_ENTRIES]
     )
-    by_hour: defaultdict[int, _Hour] = defaultdict(_Hour)
+    by_hour: defaultdict[int, Hour] = defaultdict(Hour)
     for received_at, completed_at, state, outcome in rows:
         hour = by_hour[int(received_at // 3_600)]
         hour.count += 1
         hour.failed += state in (EntryState.DEAD, EntryState.DISCARDED)
         if outcome == Outcome.ANSWERED and completed_at is not None:
             hour.seconds.append(round(completed_at - received_at, 3))
-    found = [by_hour[int(hour.timestamp() // 3_600)] for hour in hours]
-    return Charts(charts=(_volume(hours, found), _answer_time(hours, found)), is_partial=len(rows) == _MAX_ENTRIES)
+    return by_hour, len(rows) == _MAX_ENTRIES
 
 
-def _volume(hours: Sequence[datetime], found: Sequence[_Hour]) -> Chart:
+def _volume(hours: Sequence[datetime], found: Sequence[Hour]) -> Chart:
     most = max(hour.count for hour in found)
     columns = []
     for place, (at, hour) in enumerate(zip(hours, found, strict=True)):
@@ -139,8 +159,8 @@ def _volume(hours: Sequence[datetime], found: Sequence[_Hour]) -> Chart:
     )
 
 
-def _answer_time(hours: Sequence[datetime], found: Sequence[_Hour]) -> Chart:
-    pairs = [_percentiles(hour.seconds) for hour in found]
+def _answer_time(hours: Sequence[datetime], found: Sequence[Hour]) -> Chart:
+    pairs = [percentiles(hour.seconds) for hour in found]
     most = max(slow for _, slow in pairs)
     columns = []
     for place, (at, (usual, slow)) in enumerate(zip(hours, pairs, strict=True)):
@@ -169,7 +189,7 @@ def _answer_time(hours: Sequence[datetime], found: Sequence[_Hour]) -> Chart:
     )
 
 
-def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     """The 50th and the 95th; 0 for nothing."""
     if not seconds:
         return 0.0, 0.0

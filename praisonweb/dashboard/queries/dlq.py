@@ -13,7 +13,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from botsrt import conf
 from botsrt.core.states import DLQReason, DLQState, EntryState, EventKind, HistoryKind
 from botsrt.models import AuditEvent, DLQItem, HistoryMessage, JournalEntry, Turn
-from botsrt.services import bulk
+from botsrt.services import bulk, figures
 from botsrt.services.dlq import UNDO_DISCARD
 from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.filters import Filters, Key, address
@@ -128,15 +128,10 @@ def _matching(filters: Filters, *, scope: Scope, now: datetime) -> QuerySet[DLQI
     if filters.has("is", "snoozed"):
         rows = rows.filter(snoozed_until__gt=now)
     elif not filters.values("state"):
-        rows = rows.filter(awake(now))
+        rows = rows.filter(figures.awake(now))
     for word in filters.words:
         rows = rows.filter(Q(error_text__icontains=word) | Q(error_class__icontains=word))
     return rows
-
-
-def awake(now: datetime) -> Q:
-    """Not snoozed."""
-    return Q(snoozed_until__isnull=True) | Q(snoozed_until__lte=now)
 
 
 def _people(items: QuerySet[DLQItem]) -> Mapping[str, Counter[int | None]]:

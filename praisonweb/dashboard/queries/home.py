@@ -10,24 +10,22 @@ from typing import Any
 from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 from django.urls import reverse
 
-from botsrt.core.states import BulkItemState, BulkState, DLQState, EntryState, OutboxState, PairingState, TurnState
-from botsrt.models import BulkItem, DLQItem, JournalEntry, OutboxMessage, Pairing, Turn, Worker
+from botsrt.core.states import BulkItemState, BulkState, OutboxState
+from botsrt.models import BulkItem
+from botsrt.services import figures
+from botsrt.services.figures import Pile
 from praisonweb.dashboard.access import Scope
 from praisonweb.dashboard.filters import address
-from praisonweb.dashboard.queries import bots, operations
+from praisonweb.dashboard.queries import alerts, bots, operations
 from praisonweb.dashboard.queries.bots import BotRow
-from praisonweb.dashboard.queries.dlq import awake
 from praisonweb.dashboard.queries.standing import Tone
 
 #: A message may take this long before anybody needs to look; an agent may run for minutes.
 _UNANSWERED_WARN = timedelta(minutes=2)
 _UNANSWERED_BAD = timedelta(minutes=15)
 
-#: Workers that are looked at; those that died without a goodbye stay in the table for a while.
-_MAX_WORKERS = 200
-
-#: Running turns that are looked at: more than several workers run together.
-_MAX_TURNS = 500
+#: The task cluster looks once a minute.
+_UNWATCHED_TOO_LONG = timedelta(minutes=10)
 
 #: A bot that connects for longer than this has a problem.
 _STARTING_TOO_LONG = timedelta(minutes=1)
@@ -49,17 +47,10 @@ class Concern:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
     concerns: tuple[Concern, ...]
+    alerts: tuple[alerts.Row, ...]
     bots: tuple[BotRow, ...]
     last_message_at: datetime | None
     now: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pile:
-    """Rows that wait."""
-
-    count: int
-    oldest_at: datetime | None
 
 
 def read(*, scope: Scope, now: datetime) -> Home:
@@ -73,11 +64,13 @@ def read(*, scope: Scope, now: datetime) -> Home:
         *_dead(scope, now),
         *_unsent(scope),
         *_bulk(scope, now),
+        *_unwatched(scope, now),
         *_not_applied(rows),
     ]
     worst_first = [Tone.BAD, Tone.WARN]
     return Home(
         concerns=tuple(sorted(concerns, key=lambda concern: worst_first.index(concern.tone))),
+        alerts=tuple(alerts.current(scope=scope)),
         bots=tuple(rows),
         last_message_at=max(times, default=None),
         now=now,
@@ -87,7 +80,7 @@ def read(*, scope: Scope, now: datetime) -> Home:
 def _workers(rows: Sequence[BotRow], scope: Scope, now: datetime) -> Iterator[Concern]:
     """Nobody at work, else the bots that do not run."""
     is_wanted = any(row.is_enabled for row in rows)
-    if is_wanted and not _has_live_worker(now):
+    if is_wanted and not figures.workers(now=now).count:
         yield Concern(
             tone=Tone.BAD,
             title="No worker runs",
@@ -118,45 +111,27 @@ def _workers(rows: Sequence[BotRow], scope: Scope, now: datetime) -> Iterator[Co
             )
 
 
-def _has_live_worker(now: datetime) -> bool:
-    beats = (
-        Worker.objects.filter(stopped_at=None).order_by("-last_beat_at").values_list("last_beat_at", "lease_seconds")
-    )
-    return any(at + timedelta(seconds=seconds) > now for at, seconds in beats[:_MAX_WORKERS])
-
-
 def _unanswered(scope: Scope, now: datetime) -> Iterator[Concern]:
     """Messages that wait for their turn, or are in one."""
-    waiting = _pile(scope.rows(JournalEntry.objects.filter(state=EntryState.PENDING)), "received_at")
-    # Found through the turns in a query of their own: few run, and a join would let the planner read every entry.
-    turn_ids = list(
-        Turn.objects.filter(state=TurnState.RUNNING)
-        .order_by("lease_expires_at")
-        .values_list("pk", flat=True)[:_MAX_TURNS]
-    )
-    claimed = JournalEntry.objects.filter(turn__in=turn_ids, state=EntryState.CLAIMED)
-    running = _pile(scope.rows(claimed), "received_at")
-    oldest_at = min(filter(None, (waiting.oldest_at, running.oldest_at)), default=None)
-    if oldest_at is None or now - oldest_at < _UNANSWERED_WARN:
+    pile = figures.unanswered(accounts=scope.accounts)
+    if pile.oldest_at is None or now - pile.oldest_at < _UNANSWERED_WARN:
         return
-    count = waiting.count + running.count
     yield Concern(
-        tone=Tone.BAD if now - oldest_at >= _UNANSWERED_BAD else Tone.WARN,
-        title=f"{count:,} {'message waits' if count == 1 else 'messages wait'} for an answer",
+        tone=Tone.BAD if now - pile.oldest_at >= _UNANSWERED_BAD else Tone.WARN,
+        title=f"{_counted(pile)} {'message waits' if pile.count == 1 else 'messages wait'} for an answer",
         text="Since then the oldest of them waits.",
-        since=oldest_at,
+        since=pile.oldest_at,
         url=reverse("journal") + address("state:pending state:claimed"),
         link="Show them",
     )
 
 
 def _asking(scope: Scope, now: datetime) -> Iterator[Concern]:
-    waiting = Pairing.objects.filter(state=PairingState.WAITING, expires_at__gt=now)
-    asking = _pile(scope.rows(waiting), "created_at")
+    asking = figures.asking(accounts=scope.accounts, now=now)
     if asking.count:
         yield Concern(
             tone=Tone.WARN,
-            title=f"{asking.count:,} {'person asks' if asking.count == 1 else 'people ask'} for access",
+            title=f"{_counted(asking)} {'person asks' if asking.count == 1 else 'people ask'} for access",
             text="They hear nothing until somebody decides.",
             since=asking.oldest_at,
             url=reverse("pairings"),
@@ -165,11 +140,11 @@ def _asking(scope: Scope, now: datetime) -> Iterator[Concern]:
 
 
 def _dead(scope: Scope, now: datetime) -> Iterator[Concern]:
-    pile = _pile(scope.rows(DLQItem.objects.filter(awake(now), state=DLQState.OPEN)), "first_failed_at")
+    pile = figures.dead_letters(accounts=scope.accounts, awake_at=now)
     if pile.count:
         yield Concern(
             tone=Tone.BAD,
-            title=f"{pile.count:,} {'message' if pile.count == 1 else 'messages'} failed for good",
+            title=f"{_counted(pile)} {'message' if pile.count == 1 else 'messages'} failed for good",
             text="In the dead letter queue, until staff retry or discard.",
             since=pile.oldest_at,
             url=reverse("dlq"),
@@ -178,21 +153,21 @@ def _dead(scope: Scope, now: datetime) -> Iterator[Concern]:
 
 
 def _unsent(scope: Scope) -> Iterator[Concern]:
-    unknown = _pile(scope.rows(OutboxMessage.objects.filter(state=OutboxState.UNKNOWN)), "created_at")
+    unknown = figures.outgoing(OutboxState.UNKNOWN, accounts=scope.accounts)
     if unknown.count:
         yield Concern(
             tone=Tone.BAD,
-            title=f"{unknown.count:,} {'reply' if unknown.count == 1 else 'replies'} of unknown fate",
+            title=f"{_counted(unknown)} {'reply' if unknown.count == 1 else 'replies'} of unknown fate",
             text="Sending was cut: they may have arrived, or not.",
             since=unknown.oldest_at,
             url=reverse("deliveries") + address("state:unknown"),
             link="Decide",
         )
-    held = _pile(scope.rows(OutboxMessage.objects.filter(state=OutboxState.HELD)), "created_at")
+    held = figures.outgoing(OutboxState.HELD, accounts=scope.accounts)
     if held.count:
         yield Concern(
             tone=Tone.WARN,
-            title=f"{held.count:,} {'reply' if held.count == 1 else 'replies'} held for you",
+            title=f"{_counted(held)} {'reply' if held.count == 1 else 'replies'} held for you",
             text="Late, or kept for review: nothing goes out before somebody says so.",
             since=held.oldest_at,
             url=reverse("deliveries") + address("state:held"),
@@ -228,6 +203,21 @@ def _bulk(scope: Scope, now: datetime) -> Iterator[Concern]:
         )
 
 
+def _unwatched(scope: Scope, now: datetime) -> Iterator[Concern]:
+    """Nobody would raise an alert. A site on which nobody ever looked is not told of it."""
+    counted_at = None if scope.is_limited else figures.counted_at()
+    if counted_at is not None and now - counted_at > _UNWATCHED_TOO_LONG:
+        yield Concern(
+            tone=Tone.WARN,
+            title="Nobody looks after alerts",
+            text="The task cluster does not run: no housekeeping, no mails.",
+            since=counted_at,
+            url=reverse("alerts"),
+            link="Show the alerts",
+            command="manage.py qcluster",
+        )
+
+
 def _not_applied(rows: Sequence[BotRow]) -> Iterator[Concern]:
     for row in rows:
         if row.standing.tone is Tone.GOOD and not row.is_current:
@@ -240,5 +230,10 @@ def _not_applied(rows: Sequence[BotRow]) -> Iterator[Concern]:
             )
 
 
-def _pile(rows: QuerySet[Any], time_field: str) -> _Pile:
-    return _Pile(**rows.aggregate(count=Count("pk"), oldest_at=Min(time_field)))
+def _counted(pile: Pile) -> str:
+    """How many, or how many at least."""
+    return f"{pile.count:,}{'+' if pile.has_more else ''}"
+
+
+def _pile(rows: QuerySet[Any], time_field: str) -> Pile:
+    return Pile(**rows.aggregate(count=Count("pk"), oldest_at=Min(time_field)))

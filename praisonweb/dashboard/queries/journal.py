@@ -14,7 +14,15 @@ from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 
 from botsrt import conf
-from botsrt.core.states import ENDED_ENTRY_STATES, DLQState, EntryState, EventKind, OutboxState, TurnState
+from botsrt.core.states import (
+    ENDED_ENTRY_STATES,
+    WITHOUT_MESSAGE,
+    DLQState,
+    EntryState,
+    EventKind,
+    OutboxState,
+    TurnState,
+)
 from botsrt.models import AuditEvent, Contact, DLQItem, JournalEntry, OutboxMessage, Turn
 from botsrt.services import bulk
 from praisonweb.dashboard import paging
@@ -334,12 +342,14 @@ class Entry:
 
     @property
     def can_replay(self) -> bool:
-        return self.row.state in ENDED_ENTRY_STATES and self.row.kind != EventKind.UNREADABLE
+        return self.row.state in ENDED_ENTRY_STATES and self.row.kind not in WITHOUT_MESSAGE
 
     @property
     def replay_obstacle(self) -> str:
         if self.row.kind == EventKind.UNREADABLE:
             return "It was not readable when it came, so there is nothing to run."
+        if self.row.kind == EventKind.ERASED:
+            return "It was erased, so there is nothing to run."
         return "" if self.can_replay else f"It is {self.row.state}: it runs, or is about to."
 
     @property
@@ -501,9 +511,8 @@ def _audited(row: JournalEntry, item: DLQItem | None) -> Iterator[Station]:
 def matching_ids(*, filters: Filters, scope: Scope, now: datetime) -> list[int]:
     """The entries that ``filters`` show and that can be replayed, the oldest first; of more than one operation takes,
     the newest."""
-    rows = (
-        _matching(filters, scope=scope, now=now).filter(state__in=ENDED_ENTRY_STATES).exclude(kind=EventKind.UNREADABLE)
-    )
+    rows = _matching(filters, scope=scope, now=now).filter(state__in=ENDED_ENTRY_STATES)
+    rows = rows.exclude(kind__in=WITHOUT_MESSAGE)
     if filters.words:
         rows, _ = paging.window(rows)
     for word in filters.words:

@@ -10,7 +10,7 @@ from django.db.models import Count, QuerySet
 from django.urls import reverse
 
 from botsrt.core.states import BulkItemState, BulkState, BulkVerb, EntryState
-from botsrt.models import BulkItem, BulkOperation, DLQItem, JournalEntry, OutboxMessage
+from botsrt.models import BulkItem, BulkOperation, Contact, DLQItem, JournalEntry, OutboxMessage
 from botsrt.services import bulk
 from praisonweb.dashboard.access import Act, Scope
 from praisonweb.dashboard.paging import PAGE_SIZE, Page, page_of
@@ -28,16 +28,18 @@ ACTS: Mapping[BulkVerb, Act] = {
     BulkVerb.ARRIVED: Act.DECIDE_DELIVERIES,
     BulkVerb.AGAIN: Act.DECIDE_DELIVERIES,
     BulkVerb.DROP: Act.DECIDE_DELIVERIES,
+    BulkVerb.ERASE: Act.PURGE,
 }
 
 #: What the rows of each verb are.
-_MODELS: Mapping[BulkVerb, type[DLQItem] | type[JournalEntry] | type[OutboxMessage]] = {
+_MODELS: Mapping[BulkVerb, type[DLQItem] | type[JournalEntry] | type[OutboxMessage] | type[Contact]] = {
     BulkVerb.RETRY: DLQItem,
     BulkVerb.DISCARD: DLQItem,
     BulkVerb.REPLAY: JournalEntry,
     BulkVerb.ARRIVED: OutboxMessage,
     BulkVerb.AGAIN: OutboxMessage,
     BulkVerb.DROP: OutboxMessage,
+    BulkVerb.ERASE: Contact,
 }
 
 _TITLES: Mapping[BulkVerb, str] = {
@@ -47,6 +49,7 @@ _TITLES: Mapping[BulkVerb, str] = {
     BulkVerb.ARRIVED: "Noting that {} arrived",
     BulkVerb.AGAIN: "Sending of {}",
     BulkVerb.DROP: "Dropping of {}",
+    BulkVerb.ERASE: "Erasing of {}",
 }
 
 _STANDINGS: Mapping[BulkState, Standing] = {
@@ -119,6 +122,8 @@ def foreign_obstacle(row: BulkOperation, *, scope: Scope) -> str:
     """Why the operation does not go on: some of its rows belong to bots that its asker does not see any more."""
     if not scope.is_limited:
         return ""
+    if row.verb == BulkVerb.ERASE:
+        return "It is about people, whom all bots may know."
     waiting = row.items.filter(state=BulkItemState.WAITING).values("object_id")
     rows = _MODELS[BulkVerb(row.verb)]._default_manager.filter(pk__in=waiting)
     is_foreign = rows.exclude(pk__in=scope.rows(rows).values("pk")).exists()
@@ -140,7 +145,8 @@ def operations(rows: Sequence[BulkOperation], *, now: datetime) -> list[Operatio
 
 
 def _operation(row: BulkOperation, counts: Mapping[str, int], *, now: datetime) -> Operation:
-    messages = f"{row.total:,} message{'' if row.total == 1 else 's'}"
+    noun = "contact" if row.verb == BulkVerb.ERASE else "message"
+    messages = f"{row.total:,} {noun}{'' if row.total == 1 else 's'}"
     is_running = row.state == BulkState.RUNNING
     return Operation(
         row=row,
@@ -284,6 +290,8 @@ def _messages(verb: BulkVerb, ids: Sequence[int], *, scope: Scope) -> Mapping[in
         case BulkVerb.REPLAY:
             rows = scope.rows(JournalEntry.objects.select_related("contact").defer("raw")).in_bulk(ids)
             return {pk: _of_entry(entry, url=reverse("journal_entry", args=[pk])) for pk, entry in rows.items()}
+        case BulkVerb.ERASE:
+            return {}  # nothing is left to show
         case _:
             sends = scope.rows(OutboxMessage.objects.select_related("session__contact")).in_bulk(ids)
             return {pk: _of_send(send) for pk, send in sends.items()}

@@ -97,6 +97,7 @@ class Row:
     last_standing: Standing | None  # of words that are no part of the conversation yet: they wait, or are held
     waiting_since: datetime | None
     handler: Standing
+    is_archived: bool
     active_at: datetime
 
 
@@ -232,6 +233,7 @@ def _rows(sessions: Collection[BotSession], scope: Scope) -> list[Row]:
             last_standing=entries.standing(unsaid[session.pk]) if session.pk in unsaid else None,
             waiting_since=waiting[session.lane][0] if session.lane in waiting else None,
             handler=HANDLERS[Handler(session.handler)],
+            is_archived=session.is_archived,
             active_at=session.last_activity_at,
         )
         for session in sessions

@@ -123,6 +123,7 @@ def begin(
     reason: str,
     is_canary: bool = False,
     options: Mapping[str, Any] | None = None,
+    noun: str = "message",
 ) -> Done:
     """Begin; a small operation is over at once, a larger one is shown while it goes on.
 
@@ -141,7 +142,7 @@ def begin(
         return Done(said=f"{shown.title}: {shown.over} done so far.", then=page, is_elsewhere=True)
     if not shown.done:
         raise Conflict(f"Nothing was done: {_reasons(operation_id)}")
-    text = f"{acts.counted(shown.done, 'message')} {said}."
+    text = f"{acts.counted(shown.done, noun)} {said}."
     if shown.skipped:
         was = "was" if shown.skipped == 1 else "were"
         text += f" {shown.skipped} {was} skipped: {_reasons(operation_id)}"
