@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8000
 
-.PHONY: setup run test test-database lint check fmt lock bench crash screenshots clean
+.PHONY: setup run test test-database lint check fmt lock bench crash chaos screenshots clean
 
 setup: $(VENV)/ready
 
@@ -51,6 +51,13 @@ ROUNDS   ?= 50
 DATABASE ?= sqlite
 crash: setup
 	$(BIN)/python -m tests.acceptance.crash --rounds $(ROUNDS) --database $(DATABASE)
+
+# Everything fails at once, on services of its own, and the books are checked; a seed repeats the kind of run.
+SEED    ?= 1
+SECONDS ?= 60
+chaos: DATABASE = postgres
+chaos: setup
+	$(BIN)/python -m bench.chaos --seed $(SEED) --seconds $(SECONDS) --database $(DATABASE)
 
 # Every page with demo data, as a set that fits into the repository; all of it: python -m tests.web.screenshots FOLDER --all
 screenshots: setup
