@@ -47,6 +47,9 @@ QUIET_SECONDS = 240.0
 
 WEBHOOK_SECRET = "only-for-the-chaos"
 
+#: Every message is to be answered, however fast the machine lets people write; refusing some has tests of its own.
+_UNLIMITED = ("--setting", "max_per_minute=0")
+
 _ERROR = re.compile(r"\S+ \S+ (?:ERROR|CRITICAL)\s+(.*)")
 
 
@@ -196,6 +199,7 @@ class Run:
             yield (
                 *("bots", "add", account, "--platform", "telegram", "--agent", "quoting"),
                 *("--policy", "pair" if account == PAIRING else "allow"),
+                *_UNLIMITED,
                 *("--credential", f"token={token}", "--setting", f"api_base_url={telegram.url}"),
                 *more,
             )
@@ -207,6 +211,7 @@ class Run:
                 more = ("--setting", "mode=events", "--credential", f"signing_secret={bot.signing_secret}")
             yield (
                 *("bots", "add", account, "--platform", "slack", "--agent", "quoting", "--policy", "allow"),
+                *_UNLIMITED,
                 *("--credential", f"bot_token={bot.bot_token}", "--setting", f"api_base_url={slack.url}"),
                 *more,
             )
