@@ -31,6 +31,7 @@ from django.utils import timezone  # noqa: E402
 from bench import world  # noqa: E402
 from bench.platforms.null import Adapter  # noqa: E402
 from botsrt import conf  # noqa: E402
+from botsrt.runtime import garbage  # noqa: E402
 from botsrt.runtime.db import Database  # noqa: E402
 from botsrt.runtime.intake import Intake  # noqa: E402
 from botsrt.runtime.worker import Worker  # noqa: E402
@@ -248,6 +249,7 @@ KINDS = {
 
 async def _main(kind: str) -> dict[str, Any]:
     database = Database(max_batch=conf.load().max_batch)
+    garbage.spare_what_stays()
     try:
         return await KINDS[kind](database)
     finally:

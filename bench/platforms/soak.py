@@ -16,6 +16,9 @@ from botsrt.core.ports import Capabilities, Option
 #: Messages that may wait for their answer: enough to keep the worker busy, few enough to end together.
 _OUTSTANDING = 400
 
+#: Messages that come together, as a platform hands them over when there are many.
+_AT_ONCE = 50
+
 #: Messages between two samples.
 _SAMPLE = 1_000
 
@@ -37,13 +40,14 @@ class Adapter(BaseAdapter):
     async def run(self) -> None:
         messages, contacts = int(self.setting("messages")), int(self.setting("contacts"))
         warm = int(self.setting("warm"))
-        for number in range(messages):
-            if number == warm:
+        for number in range(0, messages, _AT_ONCE):
+            if warm in range(number, number + _AT_ONCE):
                 await self._rest(number)
                 self._sample("idle before")
             while number - self._answered >= _OUTSTANDING:
                 await asyncio.sleep(0.01)
-            await self.sink.receive(_message(self.config.account, number, number % contacts))
+            together = range(number, min(number + _AT_ONCE, messages))
+            await asyncio.gather(*(self.sink.receive(self._message(one, one % contacts)) for one in together))
             if number and number % _SAMPLE == 0:
                 self._sample("busy")
         await self._rest(messages)
@@ -60,6 +64,16 @@ class Adapter(BaseAdapter):
             await asyncio.sleep(0.1)
         await asyncio.sleep(_QUIET_SECONDS)
 
+    def _message(self, number: int, contact: int) -> InboundMessage:
+        return InboundMessage(
+            platform="soak",
+            account=self.config.account,
+            channel_id=f"u{contact}",
+            message_id=f"m{number}",
+            sender=Sender(user_id=f"u{contact}"),
+            text=f"message {number}",
+        )
+
     def _sample(self, when: str) -> None:
         sample = {
             "when": when,
@@ -72,17 +86,6 @@ class Adapter(BaseAdapter):
         }
         with Path(self.setting("file")).open("a") as file:
             file.write(json.dumps(sample) + "\n")
-
-
-def _message(account: str, number: int, contact: int) -> InboundMessage:
-    return InboundMessage(
-        platform="soak",
-        account=account,
-        channel_id=f"u{contact}",
-        message_id=f"m{number}",
-        sender=Sender(user_id=f"u{contact}"),
-        text=f"message {number}",
-    )
 
 
 def _resident_kib() -> int:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from operator import itemgetter
 
 from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
@@ -73,21 +74,39 @@ _KNOWN = """SELECT contact.* FROM {senders} AS sender CROSS JOIN botsrt_contact 
 
 def contacts_seen(seen: Sequence[tuple[str, Sender, datetime]]) -> list[Contact]:
     """``contact_seen`` for many: platform, sender and time of each."""
-    senders, parameters = sql.values(sorted({(platform, sender.user_id) for platform, sender, _ in seen}))
+    first = {(platform, sender.user_id): (sender, now) for platform, sender, now in reversed(seen)}
+    known = _known(first)
+    if new := {key: one for key, one in first.items() if key not in known}:
+        _add(new)
+        known |= _known(new)
+    return [_seen(known[platform, sender.user_id], sender, now) for platform, sender, now in seen]
+
+
+def _known(keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Contact]:
+    """The contacts among those of platform and user id that exist."""
+    senders, parameters = sql.values(sorted(keys))
     found = Contact.objects.raw(_KNOWN.format(senders=senders), parameters)
-    known = {(contact.platform, contact.platform_user_id): contact for contact in found}
-    return [_seen(known, platform, sender, now) for platform, sender, now in seen]
+    return {(contact.platform, contact.platform_user_id): contact for contact in found}
 
 
-def _seen(known: dict[tuple[str, str], Contact], platform: str, sender: Sender, now: datetime) -> Contact:
-    """One of the ``known`` contacts, or a new one, which is known from then on."""
-    contact = known.get((platform, sender.user_id))
-    if contact is None:
-        names = {"user_name": sender.user_name, "display_name": sender.display_name}
-        contact, is_new = _contact(platform, sender.user_id, now=now, **names)
-        known[platform, sender.user_id] = contact
-        if is_new:
-            return contact
+def _add(new: Mapping[tuple[str, str], tuple[Sender, datetime]]) -> None:
+    """Make contacts, by what they wrote first. Another process may be faster: theirs is the same."""
+    rows = [
+        {
+            "platform": platform,
+            "platform_user_id": user_id,
+            "user_name": sender.user_name,
+            "display_name": sender.display_name,
+            "first_seen_at": now,
+            "last_seen_at": now,
+        }
+        for (platform, user_id), (sender, now) in sorted(new.items(), key=itemgetter(0))
+    ]
+    sql.insert(Contact, rows, ignore_conflicts=True)
+
+
+def _seen(contact: Contact, sender: Sender, now: datetime) -> Contact:
+    """The contact, who wrote now."""
     # A platform that leaves names out of an event has not taken them away.
     shown = (sender.user_name or contact.user_name, sender.display_name or contact.display_name)
     has_changed = shown != (contact.user_name, contact.display_name)
@@ -144,10 +163,21 @@ _PERSONS = """SELECT link.contact_id, person.unified_user_id FROM botsrt_identit
 
 def lane_of(contact: Contact) -> str:
     """The lane of the contact's direct messages, as the links stand. Locks the contact, so that they stand still."""
-    root = Contact.objects.select_for_update(no_key=True).get(pk=contact.root_id)
-    if unified := persons_of([root.pk]).get(root.pk):
-        return keys.person_lane(unified)
-    return keys.direct_session_id(root.platform, root.platform_user_id)
+    return lanes_of([contact])[contact.pk]
+
+
+def lanes_of(contacts: Collection[Contact]) -> dict[int, str]:
+    """``lane_of`` for many, by contact."""
+    locked = Contact.objects.select_for_update(no_key=True).order_by("pk")
+    roots = locked.in_bulk({contact.root_id for contact in contacts})
+    persons = persons_of(roots)
+    own = {
+        pk: keys.person_lane(persons[pk])
+        if pk in persons
+        else keys.direct_session_id(root.platform, root.platform_user_id)
+        for pk, root in roots.items()
+    }
+    return {contact.pk: own[contact.root_id] for contact in contacts}
 
 
 def refresh(*, lane: str, now: datetime) -> None:

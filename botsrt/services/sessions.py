@@ -42,32 +42,54 @@ class Home(NamedTuple):
     lane: str
 
 
-def for_messages(said: Sequence[tuple[InboundMessage, Contact, datetime]]) -> list[Home]:
-    """The sessions of many messages, made on first sight: each message, who wrote it and when it came."""
-    known = _known_direct([message for message, _, _ in said])
-    found = []
-    for message, contact, now in said:
-        place = _place(message)
-        if place not in known:
-            session = for_message(message=message, contact=contact, now=now)
-            known[place] = Home(session.pk, session.lane)
-        found.append(known[place])
-    return found
+#: A message, who wrote it, and when it came.
+Said = tuple[InboundMessage, Contact, datetime]
 
 
-def _place(message: InboundMessage) -> tuple[str, ...]:
-    """The same for messages of one session."""
+def for_messages(said: Sequence[Said]) -> list[Home]:
+    """The sessions of many messages, made on first sight.
+
+    Direct messages belong to their contact; a group's belong to the chat (or thread) as its members share it.
+    """
+    first = {_place(one[0]): one for one in reversed(said)}
+    homes = _direct({place: one for place, one in first.items() if one[0].chat_type == ChatType.DIRECT})
+    for place, (message, _, now) in first.items():
+        if place not in homes:
+            homes[place] = _of_chat(message, now=now)
+    return [homes[_place(message)] for message, _, _ in said]
+
+
+#: The same for messages of one session.
+_Place = tuple[str, ...]
+
+
+def _place(message: InboundMessage) -> _Place:
     if message.chat_type == ChatType.DIRECT:
         return (keys.direct_session_id(message.platform, message.sender.user_id),)
     return message.account, message.channel_id, message.thread_id
 
 
-def _known_direct(messages: Sequence[InboundMessage]) -> dict[tuple[str, ...], Home]:
-    """The direct sessions among those of the messages that exist, and need not be looked at one by one."""
-    ids = {place[0] for message in messages if len(place := _place(message)) == 1}
-    if not ids or identity.external() is not None:
+def _direct(first: Mapping[_Place, Said]) -> dict[_Place, Home]:
+    """The sessions of contacts, each where the contact's person has their lane now."""
+    known = _known_direct(first)
+    new = {place: one for place, one in first.items() if place not in known}
+    # A link moves the sessions that it finds; who says otherwise at any time is asked at any time.
+    unsettled = new if identity.external() is None else first
+    lane_by_contact = identity.lanes_of([contact for _, contact, _ in unsettled.values()])
+    if new:
+        known |= _add_direct(new, lane_by_contact)
+    for place, (_, contact, now) in unsettled.items():
+        lane = lane_by_contact[contact.pk]
+        if known[place].lane != lane:
+            lanes.move(contact_ids=[contact.pk], lane=lane, now=now)
+            known[place] = known[place]._replace(lane=lane)
+    return known
+
+
+def _known_direct(places: Collection[_Place]) -> dict[_Place, Home]:
+    if not places:
         return {}
-    wanted = list(ids)
+    wanted = [session_id for (session_id,) in places]
     found = sql.fetch(_DIRECT.format(ids=sql.marks(wanted)), wanted)
     return {(session_id,): Home(pk, lane) for pk, session_id, lane in found}
 
@@ -75,48 +97,49 @@ def _known_direct(messages: Sequence[InboundMessage]) -> dict[tuple[str, ...], H
 _DIRECT = "SELECT id, session_id, lane FROM botsrt_botsession WHERE session_id IN ({ids})"
 
 
-def for_message(*, message: InboundMessage, contact: Contact, now: datetime) -> BotSession:
-    """The session that ``message`` belongs to, made on first sight.
+def _add_direct(new: Mapping[_Place, Said], lane_by_contact: Mapping[int, str]) -> dict[_Place, Home]:
+    """Make sessions of contacts. Another process may be faster: theirs is the same."""
+    rows = [
+        {
+            "session_id": session_id,
+            "scope": SessionScope.PER_USER,
+            "contact_id": contact.pk,
+            "lane": lane_by_contact[contact.pk],
+            "platform": message.platform,
+            "account": message.account,
+            "created_at": now,
+            "last_activity_at": now,
+        }
+        for (session_id,), (message, contact, now) in sorted(new.items(), key=itemgetter(0))
+    ]
+    made = sql.insert(BotSession, rows, ignore_conflicts=True, returning=("session_id", "lane"))
+    for session_id, lane in made:
+        if lane != session_id:  # of somebody who is linked already
+            lanes.agree(lane=lane, now=new[session_id,][2])
+    return _known_direct(new)
 
-    Direct messages belong to their contact; a group's belong to the chat (or thread) as its members share it.
-    """
-    fields = {"platform": message.platform, "account": message.account, "created_at": now, "last_activity_at": now}
-    if message.chat_type == ChatType.DIRECT:
-        return _direct(message=message, contact=contact, fields=fields, now=now)
+
+def _of_chat(message: InboundMessage, *, now: datetime) -> Home:
+    """The session of a group chat."""
     # Found by its chat first: the id keeps the chat's first name when the platform moves the chat. Then by its id: what
     # was written before the move may be delivered after it.
     chat = {"account": message.account, "channel_id": message.channel_id, "thread_id": message.thread_id}
-    if moved := BotSession.objects.filter(**chat, scope=SessionScope.PER_CHAT).first():
-        return moved
-    session_id = keys.group_session_id(message.platform, **chat)
-    session, _ = BotSession.objects.get_or_create(
-        session_id=session_id,
-        defaults={
-            **fields,
-            **chat,
-            "scope": SessionScope.PER_CHAT,
-            "lane": session_id,
-            "chat_name": message.chat_name,
-        },
-    )
-    return session
-
-
-def _direct(*, message: InboundMessage, contact: Contact, fields: Mapping[str, Any], now: datetime) -> BotSession:
-    session_id = keys.direct_session_id(message.platform, message.sender.user_id)
-    session = BotSession.objects.filter(session_id=session_id).first()
+    session = BotSession.objects.filter(**chat, scope=SessionScope.PER_CHAT).first()
     if session is None:
-        lane = identity.lane_of(contact)
-        session, is_new = BotSession.objects.get_or_create(
+        session_id = keys.group_session_id(message.platform, **chat)
+        session, _ = BotSession.objects.get_or_create(
             session_id=session_id,
-            defaults={**fields, "scope": SessionScope.PER_USER, "contact": contact, "lane": lane},
+            defaults={
+                **chat,
+                "scope": SessionScope.PER_CHAT,
+                "lane": session_id,
+                "chat_name": message.chat_name,
+                "platform": message.platform,
+                "created_at": now,
+                "last_activity_at": now,
+            },
         )
-        if is_new and lane != session_id:  # of somebody who is linked already
-            lanes.agree(lane=lane, now=now)
-    elif identity.external() is not None and (lane := identity.lane_of(contact)) != session.lane:
-        lanes.move(contact_ids=[contact.pk], lane=lane, now=now)
-        session.lane = lane
-    return session
+    return Home(session.pk, session.lane)
 
 
 def chat_migrated(*, account: str, old_channel_id: str, new_channel_id: str) -> None:
