@@ -14,6 +14,7 @@ import os
 import random
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -35,9 +36,10 @@ from botsrt.runtime import garbage  # noqa: E402
 from botsrt.runtime.db import Database  # noqa: E402
 from botsrt.runtime.intake import Intake  # noqa: E402
 from botsrt.runtime.worker import Worker  # noqa: E402
+from botsrt.services import claims, finishing, journal, news, nudge, sessions  # noqa: E402
 from botsrt.services import identity as identity_service  # noqa: E402
-from botsrt.services import journal, news, nudge, sessions, turns  # noqa: E402
-from botsrt.services.turns import Result  # noqa: E402
+from botsrt.services.claimed import ClaimedTurn  # noqa: E402
+from botsrt.services.finishing import Result  # noqa: E402
 
 CALLERS = 64
 
@@ -61,30 +63,61 @@ async def receive(database: Database) -> dict[str, Any]:
 
 
 async def cycle(database: Database) -> dict[str, Any]:
-    """Receive, claim and finish, each through the bridge."""
+    """Receive, claim and finish, each through the bridge; claimed as a worker claims, for all that wait at a time."""
+    desk = _Desk(database)
 
     async def one(number: int) -> None:
-        now = timezone.now()
         message = world.message(number % world.CONTACTS + 1, number)
-        await database.call(journal.receive, message=message, now=now, max_raw_bytes=262_144)
-        claimed = await database.call(
-            turns.claim,
-            worker_id="bench",
-            limit=1,
-            aside_limit=1,
-            accounts=None,
-            max_entries_per_turn=50,
-            lease=timedelta(seconds=60),
-            claim_timeout=timedelta(seconds=360),
-            now=now,
-        )
-        for turn in claimed:
+        entry_id = await database.call(journal.receive, message=message, now=timezone.now(), max_raw_bytes=262_144)
+        assert entry_id is not None
+        if turn := await desk.turn_of(entry_id):
             result = Result(parts=("ok",), text="ok", agent="bench", agent_version=1)
             await database.call(
-                turns.finish, turn=turn, result=result, late_after=timedelta(hours=6), now=timezone.now()
+                finishing.finish, turn=turn, result=result, late_after=timedelta(hours=6), now=timezone.now()
             )
 
     return await _load(one)
+
+
+class _Desk:
+    """Claims turns as a worker's pump does, and hands them to those who received their entries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._places: defaultdict[int, asyncio.Future[ClaimedTurn | None]] = defaultdict(asyncio.Future)
+        self._waiting = 0
+        self._claiming: asyncio.Task[None] | None = None
+
+    async def turn_of(self, entry_id: int) -> ClaimedTurn | None:
+        """The turn over the entry; None for whom another caller finishes it."""
+        self._waiting += 1
+        if self._claiming is None:
+            self._claiming = asyncio.create_task(self._claim())
+        turn = await self._places[entry_id]
+        del self._places[entry_id]
+        self._waiting -= 1
+        return turn
+
+    async def _claim(self) -> None:
+        while self._waiting:
+            claimed = await self._database.call(
+                claims.claim,
+                worker_id="bench",
+                limit=CALLERS,
+                aside_limit=1,
+                accounts=None,
+                max_entries_per_turn=50,
+                lease=timedelta(seconds=60),
+                claim_timeout=timedelta(seconds=360),
+                now=timezone.now(),
+            )
+            for turn in claimed:
+                first, *others = turn.entry_ids
+                self._places[first].set_result(turn)
+                for entry_id in others:
+                    self._places[entry_id].set_result(None)
+            await asyncio.sleep(0)
+        self._claiming = None
 
 
 async def turn(database: Database) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from botsrt.core.ports import Option
 from botsrt.core.states import ChatType, UnknownUserPolicy
 from botsrt.models import AgentProfile, Bot, DLQItem, JournalEntry, Pairing
 from botsrt.runtime.turn import gate
-from botsrt.services import bots, codes, journal, outbox, reception, turns
+from botsrt.services import bots, claims, codes, finishing, journal, materials, outbox, reception, turns
 from botsrt.services.bots import Changes, Shape
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.dlq import Failure
+from botsrt.services.finishing import Result
 from botsrt.services.outbox import ClaimedSend
-from botsrt.services.turns import ClaimedTurn, Result
 
 #: Now, unless a test says otherwise. In the past, so that what is due then is due for programs with a real clock too.
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
@@ -146,7 +147,7 @@ def claim(
     claim_timeout: timedelta = timedelta(seconds=360),
     now: datetime = NOW,
 ) -> list[ClaimedTurn]:
-    return turns.claim(
+    return claims.claim(
         worker_id=worker_id,
         limit=limit,
         aside_limit=aside_limit,
@@ -176,7 +177,7 @@ def finish(
     parts = (reply,) if isinstance(reply, str) else reply
     known: dict[str, Any] = {"parts": tuple(filter(None, parts)), "text": "".join(parts), "agent": "echo"}
     result = Result(**known | fields)
-    return turns.finish(turn=turn, result=result, late_after=late_after, now=now)
+    return finishing.finish(turn=turn, result=result, late_after=late_after, now=now)
 
 
 def a_failure(text: str = "The agent broke.", **fields: Any) -> Failure:
@@ -230,7 +231,7 @@ def asks(user_id: str = "stranger", text: str = "May I?", *, terms: Terms = Term
     now = fields.pop("now", None) or timezone.now()
     receive(a_message(text, user_id=user_id, channel_id=f"dm-{user_id}", **fields), now=now)
     turn = claim_one(now=now)
-    found = turns.materials(turn=turn, max_history=10, refused_for=terms.refused_for, now=now)
+    found = materials.gather(turn=turn, max_history=10, refused_for=terms.refused_for, now=now)
     assert found.bot is not None
     reasons = {pk: decision.reason.value for pk, decision in gate(turn, found, found.bot).items()}
     assert reception.ask(turn=turn, bot=found.bot, reasons=reasons, terms=terms, now=now)

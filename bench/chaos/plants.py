@@ -28,9 +28,9 @@ def no_generation_check() -> None:
     """The result of a turn is taken, though the turn was cancelled, abandoned or overtaken meanwhile."""
     from botsrt.core.states import TurnState
     from botsrt.models import Turn
-    from botsrt.services import turns
+    from botsrt.services import finishing
 
-    original: Callable[..., list[bool]] = turns._end_all
+    original: Callable[..., list[bool]] = finishing._end_all
 
     def ends_anything(endings: Sequence[Any]) -> list[bool]:
         for ending, did_end in zip(endings, original(endings), strict=True):
@@ -38,7 +38,7 @@ def no_generation_check() -> None:
                 Turn.objects.filter(id=ending.turn.id).update(state=TurnState.FINISHED, finished_at=ending.now)
         return [True] * len(endings)
 
-    turns._end_all = ends_anything
+    finishing._end_all = ends_anything
 
 
 def completed_before_outbox() -> None:

@@ -22,7 +22,7 @@ from botsrt.core.ports import AgentConfig
 from botsrt.runtime import platforms
 from botsrt.runtime.inline import Answering, Inline
 from botsrt.services import bots, inline
-from botsrt.services.turns import Materials
+from botsrt.services.materials import Materials
 
 #: Names the model where the program does not, and what it is if nothing does.
 MODEL_VARIABLE = "OPENAI_MODEL_NAME"

@@ -23,7 +23,7 @@ from botsrt.core.redact import redact
 from botsrt.core.states import DLQState
 from botsrt.models import DLQItem
 from botsrt.runtime.db import Database
-from botsrt.services import dlq, housekeeping, inline, turns
+from botsrt.services import claimed, dlq, housekeeping, inline, turns
 from botsrt.services.dlq import Failure
 
 logger = logging.getLogger(__name__)
@@ -199,12 +199,14 @@ NO_RETRY: dict[str, Any] = {"max_attempts": 1, "notice_after": timedelta(), "not
 
 
 def _open_items(*, limit: int, oldest_first: bool) -> tuple[DLQEntry, ...]:
-    rows = DLQItem.objects.filter(state=DLQState.OPEN, entry__contact__isnull=False).select_related("entry__contact")
-    return tuple(_entry(row) for row in rows.order_by("pk" if oldest_first else "-pk")[:limit])
+    rows = DLQItem.objects.filter(state=DLQState.OPEN, entry__contact__isnull=False).select_related("entry")
+    page = list(rows.order_by("pk" if oldest_first else "-pk")[:limit])
+    messages = {entry.id: entry.message for entry in claimed.entries([row.entry_id for row in page])}
+    return tuple(_entry(row, messages[row.entry_id]) for row in page)
 
 
-def _entry(row: DLQItem) -> DLQEntry:
-    entry, message = row.entry, turns.as_claimed(row.entry).message
+def _entry(row: DLQItem, message: InboundMessage) -> DLQEntry:
+    entry = row.entry
     return DLQEntry(
         id=row.pk,
         failed_at=row.last_failed_at,

@@ -19,7 +19,7 @@ from botsrt.core.errors import Conflict, InvalidInput
 from botsrt.core.messages import InboundMessage, Sender
 from botsrt.core.redact import redact
 from botsrt.runtime.db import Database
-from botsrt.services import housekeeping, inline, turns
+from botsrt.services import claims, housekeeping, inline
 
 #: One in how many new entries looks for old ones to remove, as a part of ``max_size``.
 _TIDY_PART = 100
@@ -172,7 +172,7 @@ class InboundJournal:
     async def _claim(self, entry_id: int) -> None:
         timeout = timedelta(seconds=self.claim_timeout)
         turn = await self._database.call(
-            turns.claim_entry,
+            claims.claim_entry,
             entry_id=entry_id,
             worker_id=self._owner,
             lease=timeout,

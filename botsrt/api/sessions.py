@@ -22,8 +22,9 @@ from botsrt.core.ports import AgentConfig
 from botsrt.runtime.inline import Answering, EndFailed, Inline
 from botsrt.runtime.mirror import amirror_to_session
 from botsrt.services import inline, mirror, turns
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.dlq import Failure
-from botsrt.services.turns import ClaimedTurn, Materials
+from botsrt.services.materials import Materials
 
 logger = logging.getLogger(__name__)
 

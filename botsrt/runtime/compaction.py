@@ -12,7 +12,7 @@ from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.services import summaries
 from botsrt.services.bots import BotView
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services.claimed import ClaimedTurn
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from botsrt.runtime import platforms
 from botsrt.runtime.db import Database
 from botsrt.runtime.keeper import Keeper
 from botsrt.services import attachments, bots
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services.claimed import ClaimedTurn
 
 logger = logging.getLogger(__name__)
 

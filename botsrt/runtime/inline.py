@@ -29,9 +29,11 @@ from botsrt.core.errors import AgentError, Conflict, StorageUnavailable
 from botsrt.core.ports import Agent, AgentConfig, AgentReply
 from botsrt.runtime.db import Database
 from botsrt.runtime.turn import make_request
-from botsrt.services import inline, turns
+from botsrt.services import claims, finishing, inline, turns
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.dlq import Failure
-from botsrt.services.turns import ClaimedTurn, Materials, Result
+from botsrt.services.finishing import Result
+from botsrt.services.materials import Materials, gather
 
 T = TypeVar("T")
 
@@ -114,13 +116,13 @@ class Inline:
         """Claim an entry, as soon as no other turn of its lane runs.
 
         Raises:
-            NotFound, Conflict: as ``turns.claim_entry``.
+            NotFound, Conflict: as ``claims.claim_entry``.
         """
         looks = 0
         while True:
             now = timezone.now()
             turn = await self._insist(
-                turns.claim_entry,
+                claims.claim_entry,
                 entry_id=entry_id,
                 worker_id=_RUNNER,
                 lease=timedelta(seconds=self._config.lease_seconds),
@@ -161,7 +163,7 @@ class Inline:
     async def _ask(self, turn: ClaimedTurn, choose: Choose) -> tuple[Answering, AgentReply, str]:
         """Who answers, what, and why the conversation begins anew with it, if it does."""
         materials = await self.database.call(
-            turns.materials,
+            gather,
             turn=turn,
             max_history=self._config.max_history,
             refused_for=self._config.pairing_terms.refused_for,
@@ -200,7 +202,7 @@ class Inline:
         )
         late_after = timedelta(seconds=self._config.late_reply_seconds)
         now = timezone.now()
-        if not await self._insist(turns.finish, turn=turn, result=result, late_after=late_after, now=now):
+        if not await self._insist(finishing.finish, turn=turn, result=result, late_after=late_after, now=now):
             await self.give_up(turn, Failure(error_class="Conflict", error_text="The conversation moved on."))
             raise Conflict(
                 f"The conversation {turn.session_id} moved on while the agent ran (it began anew, was taken over, or "

@@ -40,8 +40,8 @@ from botsrt.runtime.keeper import Keeper
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.services import previews
 from botsrt.services.bots import BotView
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.previews import OpenPreview
-from botsrt.services.turns import ClaimedTurn
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from botsrt.conf import RuntimeConfig
 from botsrt.core.errors import StorageUnavailable
 from botsrt.runtime.db import Database
 from botsrt.runtime.wakeup import Wakeup
-from botsrt.services import turns
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services import claims
+from botsrt.services.claimed import ClaimedTurn
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Pump:
     async def _claim(self, *, limit: int, aside_limit: int) -> list[ClaimedTurn]:
         try:
             return await self._database.call(
-                turns.claim,
+                claims.claim,
                 worker_id=self._worker_id,
                 limit=limit,
                 aside_limit=aside_limit,
@@ -112,7 +112,7 @@ class Pump:
         """How long nothing will be due that waits for its time; at most one poll interval."""
         now = timezone.now()
         try:
-            due_at = await self._database.call(turns.next_due_at, now=now)
+            due_at = await self._database.call(claims.next_due_at, now=now)
         except StorageUnavailable:  # the next claim says so
             return self._config.poll_seconds
         if due_at is None:

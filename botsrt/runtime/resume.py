@@ -14,7 +14,7 @@ from botsrt.runtime.databases import bridge, place
 from botsrt.runtime.db import Database
 from botsrt.runtime.inline import Answering, Inline
 from botsrt.services import inline
-from botsrt.services.turns import Materials
+from botsrt.services.materials import Materials
 
 T = TypeVar("T")
 

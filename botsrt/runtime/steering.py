@@ -22,7 +22,7 @@ from botsrt.runtime.agents import AgentPool
 from botsrt.runtime.db import Database
 from botsrt.services import pace
 from botsrt.services.bots import BotView
-from botsrt.services.turns import ClaimedEntry, ClaimedTurn
+from botsrt.services.claimed import ClaimedEntry, ClaimedTurn
 
 logger = logging.getLogger(__name__)
 

@@ -35,10 +35,12 @@ from botsrt.runtime.db import Database
 from botsrt.runtime.files import Files
 from botsrt.runtime.previews import Previews
 from botsrt.runtime.steering import Steering
-from botsrt.services import entrance, reception, turns
+from botsrt.services import claims, entrance, finishing, reception, turns
 from botsrt.services.bots import BotView
+from botsrt.services.claimed import ClaimedEntry, ClaimedTurn
 from botsrt.services.dlq import Failure
-from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Materials, Result
+from botsrt.services.finishing import Result
+from botsrt.services.materials import Materials, gather
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ async def run(
 
 async def _materials(turn: ClaimedTurn, *, database: Database, config: RuntimeConfig) -> Materials:
     return await database.call(
-        turns.materials,
+        gather,
         turn=turn,
         max_history=config.max_history,
         refused_for=timedelta(seconds=config.pairing_refused_seconds),
@@ -345,7 +347,7 @@ async def dry_run(entry_id: int) -> AgentReply:
     bridge = Database(max_batch=config.max_batch)
     agents = AgentPool()
     try:
-        turn = await bridge.call(turns.rehearsal, entry_id=entry_id)
+        turn = await bridge.call(claims.rehearsal, entry_id=entry_id)
         materials = await _materials(turn, database=bridge, config=config)
         if materials.bot is None:
             raise NotFound(f"There is no bot {turn.account} any more.")
@@ -364,7 +366,7 @@ async def dry_run(entry_id: int) -> AgentReply:
 
 async def _finish(turn: ClaimedTurn, result: Result, *, database: Database, config: RuntimeConfig) -> None:
     late_after = timedelta(seconds=config.late_reply_seconds)
-    if await _commit(database, turns.finish, turn=turn, result=result, late_after=late_after, now=timezone.now()):
+    if await _commit(database, finishing.finish, turn=turn, result=result, late_after=late_after, now=timezone.now()):
         return
     logger.warning("turn %s ended elsewhere meanwhile; its result is refused", turn.id)
     await _give_back(turn, database, after=timedelta())

@@ -31,8 +31,8 @@ from botsrt.runtime.steering import Steering
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.runtime.wakeup import Wakeup
 from botsrt.services import news, nudge, workers
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.nudge import Kind
-from botsrt.services.turns import ClaimedTurn
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from botsrt.core.actors import Actor
 from botsrt.core.states import DLQReason, DLQState, EntryState, Handler, Outcome, RunMode, Trigger, TurnState
 from botsrt.models import BotSession, DLQItem, JournalEntry, Turn
-from botsrt.services import dlq, entrance, identity, lanes, news, notices, turns
+from botsrt.services import dlq, entrance, identity, lanes, news, notices, recording, turns
 
 #: ``outcome_reason`` of an entry that ``/stop`` ended.
 STOPPED = "stopped"
@@ -55,11 +55,10 @@ def stop(*, session_pk: int, before: int, now: datetime) -> int:
         # What staff asked for is theirs to stop, unless it ran.
         is_ours = Q(pk__in=ran) | Q(lane=session.lane, trigger=Trigger.MESSAGE)
         waiting = _said(before).filter(is_ours, state=EntryState.PENDING)
-        stopped = entrance.allowed(waiting.select_related("contact__alias_of").order_by("pk"), now=now)
-        if not stopped:
+        ids = [entry.id for entry in entrance.allowed(waiting.values_list("pk", flat=True), now=now)]
+        if not ids:
             return 0
-        turns.write_down_said(stopped)
-        ids = [row.pk for row in stopped]
+        recording.write_down_said(ids)
         JournalEntry.objects.filter(pk__in=ids, state=EntryState.PENDING).update(
             state=EntryState.COMPLETED, outcome=Outcome.SILENT, outcome_reason=STOPPED, completed_at=now
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from botsrt.core import access
 from botsrt.core.access import Asker, Decision
 from botsrt.core.states import Standing
-from botsrt.models import JournalEntry
-from botsrt.services import bots, pairing, turns
+from botsrt.services import bots, claimed, pairing
 from botsrt.services.bots import BotView
-from botsrt.services.turns import ClaimedEntry
+from botsrt.services.claimed import ClaimedEntry
 
 
 def decide_all(
@@ -75,29 +74,35 @@ def decide(
     return access.decide(asker, bot.rules)
 
 
-def allowed(rows: Iterable[JournalEntry], *, now: datetime) -> list[JournalEntry]:
-    """Those of ``rows`` (with contact and alias selected) that an agent would be given now, in the same order."""
-    rows = list(rows)
-    found = decisions(rows, now=now)
-    return [row for row in rows if row.pk in found and found[row.pk].is_allowed]
+def allowed(entry_ids: Collection[int], *, now: datetime) -> list[ClaimedEntry]:
+    """Those of the entries that an agent would be given now, oldest first."""
+    return [entry for entry, decision in _decided(entry_ids, now=now) if decision.is_allowed]
 
 
-def decisions(rows: Iterable[JournalEntry], *, now: datetime, is_too_fast: bool = False) -> dict[int, Decision]:
-    """What would become of each of ``rows`` (with contact and alias selected) now; nothing for those of no bot.
+def decision_on(entry_id: int, *, now: datetime, is_too_fast: bool) -> Decision | None:
+    """What would become of an entry now; None where no bot would get it.
 
     Args:
-        is_too_fast: their contacts wrote as much in the last minute as the bot answers.
+        is_too_fast: its contact wrote as much in the last minute as the bot answers.
     """
+    return next((decision for _, decision in _decided([entry_id], now=now, is_too_fast=is_too_fast)), None)
+
+
+def _decided(
+    entry_ids: Collection[int], *, now: datetime, is_too_fast: bool = False
+) -> list[tuple[ClaimedEntry, Decision]]:
+    """What would become of each of the entries now, oldest first; nothing for those of no bot."""
     by_account: defaultdict[str, list[ClaimedEntry]] = defaultdict(list)
-    for row in rows:
-        by_account[row.account].append(turns.as_claimed(row))
+    for row in claimed.rows(entry_ids):
+        by_account[row.account].append(claimed.entry_of(row))
     views = bots.views(accounts=by_account)
-    found: dict[int, Decision] = {}
+    found: list[tuple[ClaimedEntry, Decision]] = []
     for account, entries in by_account.items():
         if (bot := views.get(account)) is None:
             continue
         contacts = {entry.root_id for entry in entries}
         # How old a refusal is matters to who may ask again, not to who is let in.
         standings = pairing.standings(account=account, contact_ids=contacts, refused_for=timedelta(), now=now)
-        found |= decide_all(entries, bot=bot, standings=standings, is_too_fast=is_too_fast)
-    return found
+        decisions = decide_all(entries, bot=bot, standings=standings, is_too_fast=is_too_fast)
+        found += [(entry, decisions[entry.id]) for entry in entries]
+    return sorted(found, key=lambda pair: pair[0].id)

@@ -73,7 +73,7 @@ def turn_away(entry: JournalEntry, *, now: datetime) -> bool:
     Returns:
         False where that is not why it would get no answer, or where nothing limits its contact: nothing was changed.
     """
-    decision = entrance.decisions([entry], now=now, is_too_fast=True).get(entry.pk)
+    decision = entrance.decision_on(entry.pk, now=now, is_too_fast=True)
     if decision is None or decision.reason is not Reason.RATE_LIMITED:
         return False
     assert entry.contact_id is not None  # the gate has looked at it

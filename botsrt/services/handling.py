@@ -26,7 +26,7 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import storable
 from botsrt.models import BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import audit, dlq, lanes, news, nudge, turns
+from botsrt.services import audit, dlq, lanes, news, nudge, recording
 
 #: ``outcome_reason`` of an entry that staff answered.
 BY_STAFF = "answered_by_staff"
@@ -209,12 +209,12 @@ def _end_waiting(session: BotSession, route: ReplyRoute, *, now: datetime) -> No
         channel_id=route.channel_id,
         thread_id=route.thread_id,
     )
-    rows = list(waiting.select_related("contact__alias_of").order_by("id"))
-    turns.write_down_said(rows)
-    waiting.filter(pk__in=[row.pk for row in rows]).update(
+    ids = list(waiting.values_list("pk", flat=True))
+    recording.write_down_said(ids)
+    waiting.filter(pk__in=ids).update(
         state=EntryState.COMPLETED, outcome=Outcome.ANSWERED, outcome_reason=BY_STAFF, completed_at=now
     )
-    dlq.resolve(entry_ids=[row.pk for row in rows], now=now)  # those that were to be retried
+    dlq.resolve(entry_ids=ids, now=now)  # those that were to be retried
 
 
 def note(*, session_id: str, text: str, actor: Actor, now: datetime) -> None:

@@ -1,8 +1,8 @@
 """What a program says, for a turn that it runs itself and whose answer it gets: ``sessions resume``, the library.
 
-Such an entry is received and claimed by the same caller (``turns.claim_entry``), in its lane like any other. Nothing is
-sent to a platform. Workers leave it alone while its caller may still come for it; what they would answer later is held
-for review, because only the caller knew where it should go.
+Such an entry is received and claimed by the same caller (``claims.claim_entry``), in its lane like any other. Nothing
+is sent to a platform. Workers leave it alone while its caller may still come for it; what they would answer later is
+held for review, because only the caller knew where it should go.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from botsrt.core.states import (
     TurnState,
 )
 from botsrt.models import BotSession, Contact, DLQItem, JournalEntry, Turn
-from botsrt.services import bots, dlq, identity, journal, news, turns
+from botsrt.services import bots, claims, dlq, identity, journal, news, turns
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.dlq import Failure
-from botsrt.services.turns import ClaimedTurn
 
 #: How long workers leave such an entry alone: longer than anybody waits for the turns before it.
 RESERVED = timedelta(hours=1)
@@ -242,7 +242,7 @@ def retake(*, item_id: int, worker_id: str, lease: timedelta, actor: Actor, now:
         except Conflict:
             return None
         entry_id = DLQItem.objects.values_list("entry", flat=True).get(pk=item_id)
-        return turns.claim_entry(
+        return claims.claim_entry(
             entry_id=entry_id,
             worker_id=worker_id,
             lease=lease,

@@ -10,7 +10,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from botsrt.core.states import DLQState, EntryState, OutboxState, Outcome, TurnState
 from botsrt.models import Bot, DLQItem, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import handling, turns
+from botsrt.services import finishing, handling
 
 #: Ids named per kind of leak; the count tells the rest.
 _NAMED = 20
@@ -91,7 +91,7 @@ def _rules(entries: QuerySet[JournalEntry], *, overdue: datetime) -> Iterator[tu
         "running turns whose lease ran out long ago (does a worker run?)",
         Turn.objects.filter(state=TurnState.RUNNING, lease_expires_at__lt=overdue),
     )
-    without_sending = Q(outcome_reason__in=(handling.BY_STAFF, turns.RETURNED))
+    without_sending = Q(outcome_reason__in=(handling.BY_STAFF, finishing.RETURNED))
     answered = entries.filter(outcome=Outcome.ANSWERED)
     replies = OutboxMessage.objects.filter(turn=OuterRef("turn"))
     yield "answered entries without a reply", answered.filter(~without_sending, ~Exists(replies))

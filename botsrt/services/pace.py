@@ -20,8 +20,8 @@ from botsrt.core import commands
 from botsrt.core.messages import InboundMessage
 from botsrt.core.states import BusyMode, EntryState, EventKind, RunMode, Trigger, TurnState
 from botsrt.models import Contact, JournalEntry, Turn
-from botsrt.services import bots, entrance, floods, lanes, news, notices, nudge, sql, turns
-from botsrt.services.turns import ClaimedEntry
+from botsrt.services import bots, entrance, floods, lanes, news, notices, nudge, sql
+from botsrt.services.claimed import ClaimedEntry
 
 #: A burst waits for its latest message, but never longer than this many times the bot's debounce.
 _LONGEST_BURST = 10
@@ -163,7 +163,7 @@ def arrived(pace: Pace, *, entry: JournalEntry, now: datetime) -> None:
     if turn_id is None:
         return
     running = list(JournalEntry.objects.filter(turn=turn_id, state=EntryState.CLAIMED).order_by("pk"))
-    if not running or running[0].command or not entrance.allowed([entry], now=now):
+    if not running or running[0].command or not entrance.allowed([entry.pk], now=now):
         return
     if pace.busy_ack:
         # Of a run that begins again it is still the first message: so this is said once.
@@ -209,14 +209,14 @@ def join(*, turn_id: uuid.UUID, now: datetime) -> list[ClaimedEntry]:
         due = JournalEntry.objects.filter(
             lane=turn.lane, state=EntryState.PENDING, runs_aside=False, available_at__lte=now
         )
-        rows = due.select_related("contact__alias_of").order_by("pk")
-        behind = list(takewhile(lambda row: not row.command and _go_together(row, first), rows))
-        ids = [row.pk for row in entrance.allowed(behind, now=now)]
-        if not ids:
+        behind = takewhile(lambda row: not row.command and _go_together(row, first), due.order_by("pk"))
+        joining = entrance.allowed([row.pk for row in behind], now=now)
+        if not joining:
             return []
+        ids = [entry.id for entry in joining]
         due.filter(pk__in=ids).update(state=EntryState.CLAIMED, turn=turn_id, claimed_at=now)
         news.changed("journal", ids)
-        return [turns.as_claimed(row) for row in behind if row.pk in ids]
+        return joining
 
 
 def leave(*, turn_id: uuid.UUID, entry_ids: Collection[int]) -> None:

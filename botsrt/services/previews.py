@@ -17,7 +17,7 @@ from django.db.models import Q
 from botsrt.core.messages import OutboundMessage, Route
 from botsrt.core.states import EntryState, OutboxState, TurnState
 from botsrt.models import OutboxMessage, Preview, Turn
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services.claimed import ClaimedTurn
 
 #: A first call is over after this long, whatever became of it; longer than any call may last.
 _CALL_LASTS = timedelta(minutes=2)

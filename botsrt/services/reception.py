@@ -31,11 +31,25 @@ from botsrt.core.states import (
 )
 from botsrt.core.text import one_line
 from botsrt.models import BotSession, Contact, Pairing
-from botsrt.services import bots, codes, contexts, control, entrance, identity, news, notices, pairing, sessions, turns
+from botsrt.services import (
+    bots,
+    codes,
+    contexts,
+    control,
+    entrance,
+    finishing,
+    identity,
+    news,
+    notices,
+    pairing,
+    sessions,
+    turns,
+)
 from botsrt.services.bots import BotView
+from botsrt.services.claimed import ClaimedEntry, ClaimedTurn
 from botsrt.services.contexts import Earlier
+from botsrt.services.finishing import Result
 from botsrt.services.notices import Address
-from botsrt.services.turns import ClaimedEntry, ClaimedTurn, Result
 
 _ASK = (
     "Hello! This bot answers people it knows. Your request has been passed on.\n"
@@ -111,7 +125,7 @@ def ask(*, turn: ClaimedTurn, bot: BotView, reasons: Mapping[int, str], terms: T
     desk = Desk(turn=turn, bot=bot, terms=terms, now=now)
     asking = [entry for entry in turn.entries if reasons[entry.id] in (Reason.PAIRING_REQUIRED, Reason.PAIRING_WAITING)]
     try:
-        return turns.conclude(turn=turn, act=lambda: _ask(desk, asking, reasons), now=now)
+        return finishing.conclude(turn=turn, act=lambda: _ask(desk, asking, reasons), now=now)
     except _DecidedMeanwhileError:
         return turns.release(turn_id=turn.id, available_at=now, now=now)
 
@@ -241,7 +255,7 @@ def answer(*, turn: ClaimedTurn, bot: BotView, decision: Decision, terms: Terms,
         "whoami": _whoami,
         commands.BUTTON: _press,
     }
-    return turns.conclude(turn=turn, act=lambda: acts.get(entry.command, _unknown)(desk, entry, decision), now=now)
+    return finishing.conclude(turn=turn, act=lambda: acts.get(entry.command, _unknown)(desk, entry, decision), now=now)
 
 
 def say(*, turn: ClaimedTurn, text: str, parts: tuple[str, ...], now: datetime) -> bool:
@@ -250,7 +264,7 @@ def say(*, turn: ClaimedTurn, text: str, parts: tuple[str, ...], now: datetime) 
     Args:
         parts: ``text``, cut for the platform.
     """
-    return turns.conclude(turn=turn, act=lambda: Result(parts=parts, text=text, kind=HistoryKind.COMMAND), now=now)
+    return finishing.conclude(turn=turn, act=lambda: Result(parts=parts, text=text, kind=HistoryKind.COMMAND), now=now)
 
 
 def is_open_to_strangers(entry: ClaimedEntry) -> bool:

@@ -97,14 +97,14 @@ def wrap_all() -> None:
     from botsrt.agents.echo import Agent
     from botsrt.runtime import turn
     from botsrt.runtime.intake import Intake
-    from botsrt.services import journal, outbox, turns
+    from botsrt.services import finishing, journal, outbox
 
     adapter_class = registry.adapter_class(os.environ.get("CRASH_PLATFORM", "telegram"), ("botsrt.adapters",))
     _after(journal, "receive", "before_receive_commit")
     _after(Intake, "receive", "after_receive_commit")
     _before(Agent, "run", "during_run")
-    _before(turns, "finish", "after_run")
-    _after(turns, "finish", "before_finish_commit")
+    _before(finishing, "finish", "after_run")
+    _after(finishing, "finish", "before_finish_commit")
     _after(turn, "_finish", "after_finish_commit")
     _in_the_middle(adapter_class, "send", "during_send")
     _after(adapter_class, "send", "after_platform_took_it")

@@ -9,7 +9,7 @@ import pytest
 from botsrt.core.states import EntryState, Handler, Outcome, Role, TurnState
 from botsrt.models import Bot, BotSession, HistoryMessage, JournalEntry, OutboxMessage, Turn
 from botsrt.services import handling
-from botsrt.services.turns import RETURNED
+from botsrt.services.finishing import RETURNED
 from tests.factories import ALICE, NOW, a_bot, a_group_message, an_agent, answered
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -13,7 +13,7 @@ from botsrt.conf import RuntimeConfig
 from botsrt.core.states import EntryState, OutboxState
 from botsrt.models import JournalEntry, OutboxMessage
 from botsrt.runtime.db import Database
-from botsrt.services import outbox, turns
+from botsrt.services import claims, outbox
 from tests.runtime.conftest import running
 from tests.toys.toy import Hub
 
@@ -58,7 +58,7 @@ async def test_a_turn_that_is_claimed_while_the_worker_stops_has_its_grace(
     hub: Hub, config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(config) as worker:
-        gate = Gate(monkeypatch, turns.claim)
+        gate = Gate(monkeypatch, claims.claim)
         hub.write("hello", message_id="1")
         await gate.has_result.wait()
         stopping = asyncio.create_task(worker.stop())

@@ -30,7 +30,7 @@ from botsrt.runtime.files import Files
 from botsrt.runtime.turn import dry_run
 from botsrt.services import attachments, bots, identity, journal
 from botsrt.services.bots import Changes
-from botsrt.services.turns import ClaimedEntry, ClaimedTurn
+from botsrt.services.claimed import ClaimedEntry, ClaimedTurn
 from tests.factories import ALICE, NOW, a_message
 from tests.fakes.telegram import TOKEN, TelegramServer
 from tests.runtime.conftest import SETTINGS, give_agent, running, toy_bot, until, until_db

@@ -18,8 +18,8 @@ from botsrt.core.states import EntryState, Handler, RunMode, TurnState
 from botsrt.models import BotSession, HistoryMessage, JournalEntry, Turn
 from botsrt.runtime.db import Database
 from botsrt.runtime.inline import Answering, Inline
-from botsrt.services import handling, inline
-from botsrt.services.turns import Materials
+from botsrt.services import claims, handling, inline
+from botsrt.services.materials import Materials
 from tests.factories import ALICE, a_bot, answered, claim, claim_one, finish, received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -192,10 +192,9 @@ async def test_the_lane_of_a_dead_program_is_freed_by_the_next_one(program: Inli
 
 
 def inline_claim(entry_id: int, now) -> None:
-    from botsrt.services import turns
 
     lease = timedelta(seconds=30)
-    assert turns.claim_entry(entry_id=entry_id, worker_id="gone", lease=lease, claim_timeout=lease, now=now)
+    assert claims.claim_entry(entry_id=entry_id, worker_id="gone", lease=lease, claim_timeout=lease, now=now)
 
 
 async def test_a_session_is_made_once(bridge: Database) -> None:

@@ -26,8 +26,8 @@ from botsrt.core.errors import BotsError
 from botsrt.core.pairing_codes import Terms
 from botsrt.core.states import ChatType, EntryState, Proof, RunMode, Trigger, TurnState
 from botsrt.models import BotSession, JournalEntry, Turn
-from botsrt.services import bots, identity, journal, ledger, persons, reception, sessions, turns
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services import bots, identity, journal, ledger, materials, persons, reception, sessions, turns
+from botsrt.services.claimed import ClaimedTurn
 from tests.factories import (
     ALICE,
     LEASE,
@@ -220,7 +220,7 @@ class Schedules(RuleBasedStateMachine):
     def read(self, pick: int) -> None:
         """What the worker reads after it claimed: it must be what the model says, if the turn is still its own."""
         run = self.pick(pick)
-        found = turns.materials(turn=run.turn, max_history=1_000, refused_for=timedelta(days=1), now=self.tick())
+        found = materials.gather(turn=run.turn, max_history=1_000, refused_for=timedelta(days=1), now=self.tick())
         if not self.is_live(run.turn):
             return
         readers, shown = self.readable(run.turn.session_id)

@@ -13,9 +13,10 @@ from django.db import IntegrityError, transaction
 from botsrt.core.messages import Attachment, InboundMessage, SendReceipt
 from botsrt.core.states import Outcome, RunMode, UnknownUserPolicy
 from botsrt.models import Contact, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import journal, news, outbox, sql, turns
+from botsrt.services import finishing, journal, materials, news, outbox, sql, turns
 from botsrt.services.batches import together
-from botsrt.services.turns import Result
+from botsrt.services.claimed import ClaimedTurn
+from botsrt.services.finishing import Result
 from tests.factories import (
     LATE_AFTER,
     NOW,
@@ -156,9 +157,9 @@ def test_fifty_events_cost_as_many_queries_as_one(django_assert_max_num_queries:
     assert len(claimed) == 50
     needs = [{"turn": turn, "max_history": 100, "refused_for": timedelta(days=1), "now": NOW} for turn in claimed]
     with django_assert_max_num_queries(5):
-        many(turns.materials, needs)
+        many(materials.gather, needs)
     with django_assert_max_num_queries(5):
-        assert all(many(turns.finish, [ending(turn) for turn in claimed]))
+        assert all(many(finishing.finish, [ending(turn) for turn in claimed]))
     with django_assert_max_num_queries(4):
         sends = claim_sends(limit=50)
     assert len(sends) == 50
@@ -169,7 +170,7 @@ def test_fifty_events_cost_as_many_queries_as_one(django_assert_max_num_queries:
 # -- finish, and out ----
 
 
-def ending(turn: turns.ClaimedTurn, reply: str = "Hi", **fields: Any) -> dict[str, Any]:
+def ending(turn: ClaimedTurn, reply: str = "Hi", **fields: Any) -> dict[str, Any]:
     parts = (reply,) if reply else ()
     result = Result(parts=parts, text=reply, agent="echo", agent_version=1, **fields)
     return {"turn": turn, "result": result, "late_after": LATE_AFTER, "now": NOW}
@@ -185,7 +186,7 @@ def sent(send: outbox.ClaimedSend) -> dict[str, Any]:
     }
 
 
-def lanes(count: int) -> dict[str, turns.ClaimedTurn]:
+def lanes(count: int) -> dict[str, ClaimedTurn]:
     """Running turns of so many people, by user id."""
     receive_all([a_message(f"of {number}", user_id=f"u{number}", channel_id=f"c{number}") for number in range(count)])
     return {turn.entries[0].message.sender.user_id: turn for turn in claim(limit=count)}
@@ -205,7 +206,7 @@ def test_turns_that_end_together_each_end_in_their_own_way() -> None:
         ending(running["u4"], ""),
         ending(running["u5"], "for u5"),
     ]
-    assert many(turns.finish, calls) == [True, False, True, True, True, True]
+    assert many(finishing.finish, calls) == [True, False, True, True, True, True]
     outcomes = {
         row.contact.platform_user_id: row.outcome
         for row in JournalEntry.objects.select_related("contact")
@@ -239,20 +240,20 @@ def test_a_turn_whose_conversation_moved_on_is_refused_among_others() -> None:
     row = Turn.objects.select_related("session").get(pk=running["u1"].id)
     row.session.epoch += 1
     row.session.save()
-    assert many(turns.finish, [ending(turn) for turn in running.values()]) == [True, False, True]
+    assert many(finishing.finish, [ending(turn) for turn in running.values()]) == [True, False, True]
     assert not OutboxMessage.objects.filter(channel_id="c1").exists()
 
 
 def test_each_person_gets_their_own_materials() -> None:
     a_bot()
     for turn in lanes(5).values():
-        many(turns.finish, [ending(turn, f"hello {turn.session_id}")])
+        many(finishing.finish, [ending(turn, f"hello {turn.session_id}")])
     running = list(lanes(5).values())
     needs = [
         {"turn": turn, "max_history": most, "refused_for": timedelta(days=1), "now": NOW}
         for most, turn in enumerate(running)
     ]
-    for most, (turn, found) in enumerate(zip(running, many(turns.materials, needs), strict=True)):
+    for most, (turn, found) in enumerate(zip(running, many(materials.gather, needs), strict=True)):
         whole = [f"of {turn.session_id.removeprefix('bot_web_u')}", f"hello {turn.session_id}"]
         assert [item.text for item in found.history] == (whole[-most:] if most else [])
 
@@ -274,7 +275,7 @@ def test_a_stored_message_that_cannot_be_read_keeps_nobody_else_waiting() -> Non
 def test_a_command_beside_a_conversation_that_begins_anew_brings_nothing_old_back() -> None:
     a_bot(settings={"reset": "idle", "reset_idle_seconds": "1800"})
     (first,) = lanes(1).values()
-    many(turns.finish, [ending(first)])
+    many(finishing.finish, [ending(first)])
     said = {"user_id": "u0", "channel_id": "c0"}
     received(a_message("/status", **said), now=later(minutes=29))
     received(a_message("hello again", **said), now=later(minutes=31))
@@ -282,7 +283,7 @@ def test_a_command_beside_a_conversation_that_begins_anew_brings_nothing_old_bac
     assert len(both) == 2
     now = later(minutes=31)
     needs = [{"turn": turn, "max_history": 100, "refused_for": timedelta(days=1), "now": now} for turn in both]
-    by_command = dict(zip([turn.runs_aside for turn in both], many(turns.materials, needs), strict=True))
+    by_command = dict(zip([turn.runs_aside for turn in both], many(materials.gather, needs), strict=True))
     assert by_command[False].begins_anew
     assert by_command[False].history == ()
     assert by_command[True].history
@@ -298,7 +299,7 @@ def test_nobody_is_told_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_impossible_receipt_among_many_changes_nothing_of_the_others() -> None:
     a_bot()
-    many(turns.finish, [ending(turn) for turn in lanes(3).values()])
+    many(finishing.finish, [ending(turn) for turn in lanes(3).values()])
     sends = claim_sends()
     calls = [sent(send) for send in sends]
     calls[1]["worker_id"] = "somebody-else"

@@ -17,7 +17,7 @@ from botsrt.core.states import BulkItemState, BulkState, BulkVerb, DLQState, Ent
 from botsrt.models import AuditEvent, BulkItem, BulkOperation, DLQItem, JournalEntry, OutboxMessage
 from botsrt.services import bulk, dlq, housekeeping, journal
 from botsrt.services.bulk import CANARY_STEPS, LEASE, MAX_ITEMS, PATIENCE, Progress
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services.claimed import ClaimedTurn
 from tests.factories import ALICE, BOB, NOW, a_bot, a_message, answered, claim, claim_one, fail, finish, later, parked
 from tests.services.races import at_once
 

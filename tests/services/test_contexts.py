@@ -12,7 +12,9 @@ from botsrt.core.access import Decision, Reason, Verdict
 from botsrt.core.pairing_codes import Terms
 from botsrt.core.states import ChatType, Handler, HistoryKind, Proof
 from botsrt.models import BotSession, HistoryMessage, OutboxMessage
-from botsrt.services import archive, handling, identity, inline, mirror, reception, turns
+from botsrt.services import archive, handling, identity, inline, mirror, reception
+from botsrt.services.claimed import ClaimedTurn
+from botsrt.services.materials import Materials, gather
 from tests.factories import ALICE, NOW, a_bot, a_group_message, a_message, answered, claim_one, finish, later, received
 
 pytestmark = pytest.mark.django_db
@@ -36,8 +38,8 @@ def ask(command: str, *, now: datetime = NOW, **fields: Any) -> str:
     return OutboxMessage.objects.latest("id").text
 
 
-def materials(turn: turns.ClaimedTurn, *, max_history: int = 100, now: datetime = NOW) -> turns.Materials:
-    return turns.materials(turn=turn, max_history=max_history, refused_for=timedelta(), now=now)
+def materials(turn: ClaimedTurn, *, max_history: int = 100, now: datetime = NOW) -> Materials:
+    return gather(turn=turn, max_history=max_history, refused_for=timedelta(), now=now)
 
 
 def remembered(*, now: datetime = NOW, max_history: int = 100, **fields: Any) -> list[str]:

@@ -24,7 +24,7 @@ from botsrt.core.states import (
 )
 from botsrt.models import DLQItem, HistoryMessage, JournalEntry, OutboxMessage, Turn
 from botsrt.services import bots, handling, identity, journal, ledger, reception, sessions, turns
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services.claimed import ClaimedTurn
 from tests.factories import (
     ALICE,
     LEASE,

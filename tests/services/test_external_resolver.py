@@ -10,10 +10,11 @@ import pytest
 from botsrt.core.errors import Conflict, NotFound
 from botsrt.core.states import Proof, TurnState
 from botsrt.models import BotSession, IdentityLink, Turn
-from botsrt.services import identity, persons, sessions, turns
+from botsrt.services import identity, materials, persons, sessions
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.identity import DatabaseIdentityResolver
+from botsrt.services.materials import Materials
 from botsrt.services.resolvers import FileIdentityResolver, InMemoryIdentityResolver
-from botsrt.services.turns import ClaimedTurn, Materials
 from tests.factories import ALICE, NOW, a_bot, a_message, answered, claim_one, finish, later, received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,7 +38,7 @@ def on_slack(text: str = "And here?"):
 
 
 def read(turn: ClaimedTurn) -> Materials:
-    return turns.materials(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later(seconds=5))
+    return materials.gather(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later(seconds=5))
 
 
 def lanes() -> dict[str, str]:

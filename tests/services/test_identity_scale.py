@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from botsrt.core.states import HistoryKind, Proof, Role, SessionScope, UnknownUserPolicy
 from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, Person
-from botsrt.services import identity, turns
+from botsrt.services import identity, materials, turns
 from tests.factories import NOW, a_bot, a_message, claim_one, later, receive
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -76,7 +76,7 @@ def queries(contact: int) -> tuple[int, int, int]:
     counts.append(len(asked))
     turn = claim_one()
     with CaptureQueriesContext(connection) as asked:
-        found = turns.materials(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later())
+        found = materials.gather(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later())
     counts.append(len(asked))
     first = contact - contact % 5
     assert [item.text for item in found.history] == [f"from u{n}" for n in range(first, first + 5)]

@@ -13,7 +13,7 @@ from botsrt.core.errors import InvalidInput
 from botsrt.core.messages import Attachment, InboundMessage
 from botsrt.core.states import ChatType, EntryState, EventKind, Outcome, Proof, RunMode, TurnState, UnknownUserPolicy
 from botsrt.models import HistoryMessage, OutboxMessage, Turn
-from botsrt.services import bots, entrance, identity, inline, journal, ledger, pace, turns
+from botsrt.services import bots, claims, entrance, identity, inline, journal, ledger, pace
 from botsrt.services.bots import Changes
 from tests.factories import (
     ALICE,
@@ -202,8 +202,8 @@ def test_an_album_whose_caption_names_the_bot_is_meant_for_it_as_a_whole():
     group: dict[str, Any] = {"channel_id": "group-1", "chat_type": ChatType.GROUP}
     ours = [received(a_part(1, **group)), received(a_part(2, "@shop look", is_mentioned=True, **group))]
     theirs = received(a_part(3, album="a2", **group))
-    decided = entrance.decisions([*ours, theirs], now=NOW)
-    assert [decided[row.pk].is_allowed for row in (*ours, theirs)] == [True, True, False]
+    allowed = entrance.allowed([row.pk for row in (*ours, theirs)], now=NOW)
+    assert [entry.id for entry in allowed] == [row.pk for row in ours]
 
 
 def test_what_a_program_asks_keeps_its_time():
@@ -426,8 +426,8 @@ def test_only_what_the_turn_could_have_taken_joins_it():
 
 
 def test_when_something_is_due_next():
-    assert turns.next_due_at(now=NOW) is None
+    assert claims.next_due_at(now=NOW) is None
     set_pace(debounce_ms="1000")
     received()
-    assert turns.next_due_at(now=NOW) == NOW + timedelta(seconds=1)
-    assert turns.next_due_at(now=later(seconds=1)) is None
+    assert claims.next_due_at(now=NOW) == NOW + timedelta(seconds=1)
+    assert claims.next_due_at(now=later(seconds=1)) is None

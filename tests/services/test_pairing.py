@@ -26,8 +26,8 @@ from botsrt.core.states import (
 )
 from botsrt.models import BotSession, Contact, JournalEntry, OutboxMessage, Pairing, Turn
 from botsrt.runtime.turn import gate
-from botsrt.services import codes, identity, ledger, pairing, reception, turns
-from botsrt.services.turns import ClaimedTurn
+from botsrt.services import codes, identity, ledger, materials, pairing, reception
+from botsrt.services.claimed import ClaimedTurn
 from tests.factories import (
     ACCOUNT,
     ALICE,
@@ -69,7 +69,7 @@ def work(*, now: datetime = NOW, reply: str = "Hi") -> list[ClaimedTurn]:
 
 
 def run(turn: ClaimedTurn, *, now: datetime, reply: str = "Hi") -> bool:
-    found = turns.materials(turn=turn, max_history=100, refused_for=TERMS.refused_for, now=now)
+    found = materials.gather(turn=turn, max_history=100, refused_for=TERMS.refused_for, now=now)
     assert found.bot is not None
     decisions = gate(turn, found, found.bot)
     first = turn.entries[0]
@@ -190,7 +190,7 @@ def test_what_was_decided_while_the_turn_looked_is_not_asked_again():
     says("hello")
     receive(a_message("more", user_id="ann", channel_id="dm-ann"))
     (turn,) = claim()
-    found = turns.materials(turn=turn, max_history=1, refused_for=TERMS.refused_for, now=NOW)
+    found = materials.gather(turn=turn, max_history=1, refused_for=TERMS.refused_for, now=NOW)
     assert found.bot is not None
     reasons = {pk: one.reason.value for pk, one in gate(turn, found, found.bot).items()}
     approve(request_of())

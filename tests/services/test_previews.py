@@ -9,8 +9,8 @@ import pytest
 from botsrt.core.states import OutboxState
 from botsrt.models import JournalEntry, OutboxMessage, Preview
 from botsrt.services import outbox, previews, sessions, turns
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.previews import OpenPreview
-from botsrt.services.turns import ClaimedTurn
 from tests.factories import (
     ACCOUNT,
     NOW,

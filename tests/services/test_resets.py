@@ -9,9 +9,10 @@ import pytest
 from botsrt.core.errors import InvalidInput
 from botsrt.core.states import HistoryKind
 from botsrt.models import BotSession, HistoryMessage
-from botsrt.services import bots, mirror, turns
+from botsrt.services import bots, materials, mirror
 from botsrt.services.bots import Changes
-from botsrt.services.turns import ClaimedTurn, Materials
+from botsrt.services.claimed import ClaimedTurn
+from botsrt.services.materials import Materials
 from tests.factories import ALICE, NOW, SHAPE, a_bot, abandon, claim_one, fail, finish, later, received
 
 pytestmark = pytest.mark.django_db
@@ -23,7 +24,7 @@ def _shop() -> None:
 
 
 def shown(turn: ClaimedTurn, *, now: datetime) -> Materials:
-    return turns.materials(turn=turn, max_history=10, refused_for=timedelta(days=1), now=now)
+    return materials.gather(turn=turn, max_history=10, refused_for=timedelta(days=1), now=now)
 
 
 def talk(text: str, *, now: datetime) -> list[str]:

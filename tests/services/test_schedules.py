@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from botsrt.core import commands
 from botsrt.core.states import EntryState
 from botsrt.models import BotSession, Contact, HistoryMessage, JournalEntry
-from botsrt.services import entrance, identity, lanes, persons, sessions, turns
+from botsrt.services import claims, entrance, finishing, identity, lanes, persons, sessions, turns
 from tests.services.schedules import Schedules
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -65,8 +65,8 @@ def a_running_turn_stays_in_the_lane_that_was_left(patch: pytest.MonkeyPatch) ->
 
 
 def the_end_of_a_turn_ignores_its_state(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(turns, "_end", lambda turn_id, state, *, now, generation=None, **_: True)
-    patch.setattr(turns, "_end_all", lambda endings: [True for _ in endings])
+    patch.setattr(turns, "end", lambda turn_id, state, *, now, generation=None, **_: True)
+    patch.setattr(finishing, "_end_all", lambda endings: [True for _ in endings])
 
 
 def history_forgets_where_it_begins(patch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def commands_are_taken_with_other_messages(patch: pytest.MonkeyPatch) -> None:
         first = due[0]
         return [first] if first.command else [one for one in due if not one.command and one.chat == first.chat]
 
-    patch.setattr(turns, "_group", group)
+    patch.setattr(claims, "_group", group)
 
 
 def stop_leaves_what_waits(patch: pytest.MonkeyPatch) -> None:
@@ -114,10 +114,10 @@ def commands_wait_in_their_lane(patch: pytest.MonkeyPatch) -> None:
 def lanes_are_not_looked_at_when_claiming(patch: pytest.MonkeyPatch) -> None:
     def locked(groups: Any) -> dict[int, Any]:
         found = BotSession.objects.filter(pk__in=[group[0].session_pk for group in groups])
-        return {pk: turns._Locked(epoch, is_bots=True) for pk, epoch in found.values_list("pk", "epoch")}
+        return {pk: claims._Locked(epoch, is_bots=True) for pk, epoch in found.values_list("pk", "epoch")}
 
     real = JournalEntry.objects.filter
-    patch.setattr(turns, "_locked", locked)
+    patch.setattr(claims, "_locked", locked)
     patch.setattr(lanes, "JournalEntry", _NothingWaits(real))
 
 

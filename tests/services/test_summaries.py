@@ -9,7 +9,7 @@ import pytest
 
 from botsrt.core.states import HistoryKind, Proof
 from botsrt.models import BotSession, HistoryMessage, Recollection, Turn
-from botsrt.services import identity, mirror, sessions, summaries, turns
+from botsrt.services import identity, materials, mirror, sessions, summaries
 from botsrt.services.summaries import Draft
 from tests.factories import ALICE, NOW, a_bot, a_message, answered, claim_one, finish, received
 
@@ -46,7 +46,7 @@ def given(**fields: Any) -> list[str]:
     """What the agent is given with the next message, which nobody answers."""
     row = received(a_message("next", **fields))
     turn = claim_one()
-    found = turns.materials(turn=turn, max_history=100, refused_for=timedelta(), now=NOW)
+    found = materials.gather(turn=turn, max_history=100, refused_for=timedelta(), now=NOW)
     finish(turn, "", dropped={row.pk: "policy_deny"})
     return [item.text for item in found.history]
 

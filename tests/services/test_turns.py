@@ -8,7 +8,7 @@ import pytest
 
 from botsrt.core.states import DLQReason, DLQState, EntryState, OutboxState, Outcome, RunMode, TurnState
 from botsrt.models import BotSession, DLQItem, HistoryMessage, JournalEntry, OutboxMessage, Turn
-from botsrt.services import bots, journal, turns
+from botsrt.services import bots, journal, materials, turns
 from tests.factories import (
     ALICE,
     LEASE,
@@ -311,7 +311,7 @@ def test_the_hot_calls_cost_few_queries(django_assert_max_num_queries):
     with django_assert_max_num_queries(10):
         turn = claim_one()
     with django_assert_max_num_queries(6):
-        turns.materials(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later())
+        materials.gather(turn=turn, max_history=100, refused_for=timedelta(days=1), now=later())
     with django_assert_max_num_queries(9):
         finish(turn)
     with django_assert_max_num_queries(5):

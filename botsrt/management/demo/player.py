@@ -28,11 +28,14 @@ from botsrt.services import (
     audit,
     bots,
     bulk,
+    claims,
     codes,
     dlq,
+    finishing,
     handling,
     identity,
     journal,
+    materials,
     mirror,
     outbox,
     pairing,
@@ -41,8 +44,9 @@ from botsrt.services import (
     workers,
 )
 from botsrt.services.bots import Changes
+from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.dlq import Failure
-from botsrt.services.turns import ClaimedTurn, Result
+from botsrt.services.finishing import Result
 
 _LEASE = timedelta(seconds=30)
 _CLAIM_TIMEOUT = timedelta(minutes=6)
@@ -164,7 +168,7 @@ def _retry_in_vain(*, config: RuntimeConfig, now: datetime) -> None:
         now=now,
     )
     bulk.advance(operation_id=operation_id, runner_id="demo", now=now)
-    (turn,) = turns.claim(
+    (turn,) = claims.claim(
         worker_id=story.WORKERS[0][0],
         limit=10,
         aside_limit=0,
@@ -360,7 +364,7 @@ class _Scene:
         if self.turn is not None:
             return
         self._pass(0.3, 1.2)
-        claimed = turns.claim(
+        claimed = claims.claim(
             worker_id=self.stage.worker_id,
             limit=10,
             aside_limit=10,
@@ -378,7 +382,7 @@ class _Scene:
 
     def _receive_at_reception(self, turn: ClaimedTurn) -> bool:
         terms = self.stage.config.pairing_terms
-        found = turns.materials(turn=turn, max_history=1, refused_for=terms.refused_for, now=self.clock)
+        found = materials.gather(turn=turn, max_history=1, refused_for=terms.refused_for, now=self.clock)
         assert found.bot is not None
         decisions = gate(turn, found, found.bot)
         first = turn.entries[0]
@@ -396,7 +400,7 @@ class _Scene:
             self._pass(15, 70)
         late_after = timedelta(0) if line.mark == "<h" else timedelta(hours=6)
         result = Result(parts=(line.text,), text=line.text, agent=self.desk.agent, agent_version=1)
-        assert turns.finish(turn=turn, result=result, late_after=late_after, now=self.clock)
+        assert finishing.finish(turn=turn, result=result, late_after=late_after, now=self.clock)
         self._deliver(line.mark)
 
     def _claimed(self) -> ClaimedTurn:
