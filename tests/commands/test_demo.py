@@ -17,6 +17,7 @@ from botsrt import conf
 from botsrt.core.states import BulkState, DLQState, EntryState, Handler, HistoryKind, OutboxState, PairingState
 from botsrt.management.demo import player
 from botsrt.models import (
+    Alert,
     AuditEvent,
     Bot,
     BotSession,
@@ -73,6 +74,7 @@ def test_everything_that_the_pages_show_is_there() -> None:
     assert Contact.objects.count() >= 25
     assert set(BulkOperation.objects.values_list("state", flat=True)) == {BulkState.STOPPED}
     assert AuditEvent.objects.values("verb").distinct().count() >= 15
+    assert {alert.cleared_at is None for alert in Alert.objects.all()} == {True, False}
 
 
 @pytest.mark.usefixtures("demo")

@@ -17,14 +17,15 @@ from botsrt.core.access import Verdict
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, UnreadableUpdate
 from botsrt.core.messages import Attachment, InboundMessage, Sender, SendReceipt
-from botsrt.core.states import BulkVerb, ChatType, DLQState, EntryState, Handler, PairingState, Proof
+from botsrt.core.states import AlertKind, BulkVerb, ChatType, DLQState, EntryState, Handler, PairingState, Proof
 from botsrt.management.demo import story, talks
 from botsrt.management.demo.story import Desk, Trouble
 from botsrt.management.demo.talks import Line, Talk
-from botsrt.models import AgentProfile, Bot, DLQItem, JournalEntry, Pairing
+from botsrt.models import AgentProfile, Alert, Bot, DLQItem, JournalEntry, Pairing
 from botsrt.runtime import platforms
 from botsrt.runtime.turn import gate
 from botsrt.services import (
+    alerts,
     audit,
     bots,
     bulk,
@@ -43,6 +44,7 @@ from botsrt.services import (
     turns,
     workers,
 )
+from botsrt.services.alerts import Finding
 from botsrt.services.bots import Changes
 from botsrt.services.claimed import ClaimedTurn
 from botsrt.services.dlq import Failure
@@ -82,6 +84,8 @@ def fill(*, config: RuntimeConfig, alive: timedelta, now: datetime) -> None:
         for _, act in sorted(acts, key=lambda timed: -timed[0]):
             act()
         _start_workers(alive, now)
+        policy = config.alert_policy
+        alerts.watch(findings=alerts.look(policy=policy, now=now), policy=policy, now=now)
         _change("travel", Changes(settings={"group_respond": "command"}), "too chatty in groups", now=now)
 
 
@@ -132,6 +136,16 @@ def _beside(config: RuntimeConfig, now: datetime) -> Iterator[tuple[timedelta, C
     for hours, name in ((8.2, "vera"), (8.0, "tom"), (7.6, "sam")):
         ago = timedelta(hours=hours)
         yield at(ago, audit.record, actor=_staff(name), verb="account.sign_in", object_kind="user", object_id=name)
+    outage = Finding(
+        kind=AlertKind.ADAPTER_DOWN,
+        account="it-desk",
+        text="The bot it-desk (slack) is not connected: backoff. The handshake took longer than 10 s.",
+    )
+    policy = config.alert_policy
+    yield at(timedelta(hours=6.5), alerts.watch, findings=[outage], policy=policy)
+    yield at(timedelta(hours=6.4), _acknowledge, actor=_staff("sam"), reason=story.OUTAGE_NOTE)
+    yield at(timedelta(hours=6.1), alerts.watch, findings=[outage], policy=policy)
+    yield at(timedelta(hours=6.0), alerts.watch, findings=[], policy=policy)
     yield at(timedelta(minutes=100), pairing.expire)
     yield at(timedelta(minutes=70), _retry_in_vain, config=config)
     yield at(timedelta(minutes=50), _note_group, trouble="payment-gateway", assignee="vera", note=story.PAYMENT_NOTE)
@@ -203,6 +217,11 @@ def _note_group(*, trouble: str, assignee: str, note: str, now: datetime) -> Non
     found = DLQItem.objects.filter(error_class=story.TROUBLES[trouble].error_class, state=DLQState.OPEN)
     fingerprint = found.values_list("fingerprint", flat=True)[0]
     dlq.annotate_group(fingerprint=fingerprint, actor=_staff(assignee), note=note, assignee=assignee, now=now)
+
+
+def _acknowledge(*, actor: Actor, reason: str, now: datetime) -> None:
+    alert_id = Alert.objects.values_list("pk", flat=True).get(cleared_at=None)
+    alerts.acknowledge(alert_id=alert_id, actor=actor, reason=reason, now=now)
 
 
 def _start_workers(alive: timedelta, now: datetime) -> None:

@@ -219,6 +219,9 @@ TROUBLES: dict[str, Trouble] = {
 PAYMENT_NOTE = "The provider works on it: status.pay.example, next update at 16:00."
 DIRECTORY_NOTE = "ldap3 is missing in the new image; the fix is in review."
 
+#: What staff said of the outage.
+OUTAGE_NOTE = "Slack has an incident: status.slack.example. Nothing to do but wait."
+
 #: A platform's update that no adapter could read.
 UNREADABLE: dict[str, Any] = {
     "update_id": 70_118_822,
