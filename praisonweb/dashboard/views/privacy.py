@@ -140,7 +140,8 @@ def _consequence(who: str) -> str:
     held = erasing.preview(contact_ids=erasing.contacts_of(who))
     counts = held.counts()
     found = [acts.counted(counts[name], *words) for name, words in _WORDS.items() if counts[name]]
-    text = f"{one_line(who)} ({', '.join(one_line(name) for name in held.contacts)}): {', '.join(found) or 'nothing'}."
+    others = ", ".join(one_line(name) for name in held.contacts if name != who)
+    text = f"{one_line(who)}{f' ({others})' if others else ''}: {', '.join(found) or 'nothing'}."
     if held.running:
         text += f" {acts.counted(held.running, 'running turn')} will be cancelled."
     if held.bots:
