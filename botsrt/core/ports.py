@@ -27,6 +27,7 @@ class Capabilities:
     max_text: int  # longest text of one message, in ``text_unit``
     text_unit: Literal["chars", "utf16"] = "chars"
     can_reconcile: bool = False  # can be asked whether a message arrived
+    repeat_seconds: float = 0.0  # so long after it was made, a message sent again with its key is not a second one
     has_typing: bool = False
     has_webhook: bool = False
     has_groups: bool = False
