@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -263,6 +263,9 @@ class _Sink:
 
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         rule(bool(old_channel_id and new_channel_id), "a chat moves from or to nowhere")
+
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        return ()
 
     def __getattr__(self, name: str) -> Any:
         raise BrokenRuleError(f"the sink has no {name}")

@@ -101,6 +101,12 @@ class Sink(Protocol):
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         """A chat goes on under another id: its session and what waits to be sent follow."""
 
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        """The latest events of this bot that are stored, newest first, with ``raw`` where it is still kept.
+
+        For platforms that keep nothing for a bot that is away: it has to say itself where it stopped.
+        """
+
 
 class Adapter(Protocol):
     """One bot on one platform.
