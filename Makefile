@@ -49,8 +49,9 @@ bench: setup
 # Kill runbots at every step of a message's way, ROUNDS times each.
 ROUNDS   ?= 50
 DATABASE ?= sqlite
+PLATFORM ?= telegram
 crash: setup
-	$(BIN)/python -m tests.acceptance.crash --rounds $(ROUNDS) --database $(DATABASE)
+	$(BIN)/python -m tests.acceptance.crash --rounds $(ROUNDS) --database $(DATABASE) --platform $(PLATFORM)
 
 # Everything fails at once, on services of its own, and the books are checked; a seed repeats the kind of run.
 SEED    ?= 1

@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from django.core.management.base import CommandError
 from django.http import Http404
 
 from botsrt import conf
-from botsrt.adapters import slack, telegram
+from botsrt.adapters import discord, slack, telegram
 from botsrt.api import journal as api_journal
 from botsrt.core import chunking, commands, identity, pairing_codes, redact, resets, runtime_state
 from botsrt.core.errors import BotsError
@@ -264,6 +264,9 @@ class _Sink:
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         rule(bool(old_channel_id and new_channel_id), "a chat moves from or to nowhere")
 
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        return ()
+
     def __getattr__(self, name: str) -> Any:
         raise BrokenRuleError(f"the sink has no {name}")
 
@@ -334,6 +337,13 @@ def _slack() -> Any:
     return adapter
 
 
+def _discord() -> Any:
+    config = BotConfig(account="shop", platform="discord", credentials={"token": "MTAwMDAw.FuzzIt.fuzz-bot-token"})
+    adapter = discord.Adapter(config, _Sink())
+    adapter._user_id = "1000000000000000000"
+    return adapter
+
+
 def _parse_of(adapter: Any) -> Callable[[Any], object]:
     def feed(value: Any) -> object:
         if not isinstance(value, dict):
@@ -347,10 +357,11 @@ def _parse_of(adapter: Any) -> Callable[[Any], object]:
 
 
 def _parsers() -> Iterator[Parser]:
-    telegrams, slacks = recorded("telegram"), recorded("slack")
-    one, two = _telegram(), _slack()
+    telegrams, slacks, discords = recorded("telegram"), recorded("slack"), recorded("discord")
+    one, two, three = _telegram(), _slack(), _discord()
     yield Parser(name="telegram.update", make=lambda rng: mutated_json(rng, telegrams), feed=_parse_of(one))
     yield Parser(name="slack.payload", make=lambda rng: mutated_json(rng, slacks), feed=_parse_of(two))
+    yield Parser(name="discord.event", make=lambda rng: mutated_json(rng, discords), feed=_parse_of(three))
 
     def telegram_call(rng: random.Random) -> WebhookRequest:
         secret = _HOOK_SECRET if rng.random() < 0.95 else mutated_text(rng, [_HOOK_SECRET])
@@ -413,7 +424,7 @@ def _parsers() -> Iterator[Parser]:
 
     stored = [
         pickle.dumps(message.to_payload())
-        for adapter, seeds in ((one, telegrams), (two, slacks))
+        for adapter, seeds in ((one, telegrams), (two, slacks), (three, discords))
         for message in _readable(adapter, seeds)
     ]
 

@@ -27,6 +27,7 @@ class Capabilities:
     max_text: int  # longest text of one message, in ``text_unit``
     text_unit: Literal["chars", "utf16"] = "chars"
     can_reconcile: bool = False  # can be asked whether a message arrived
+    repeat_seconds: float = 0.0  # so long after it was made, a message sent again with its key is not a second one
     has_typing: bool = False
     has_webhook: bool = False
     has_groups: bool = False
@@ -99,6 +100,12 @@ class Sink(Protocol):
 
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         """A chat goes on under another id: its session and what waits to be sent follow."""
+
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        """The latest events of this bot that are stored, newest first, with ``raw`` where it is still kept.
+
+        For platforms that keep nothing for a bot that is away: it has to say itself where it stopped.
+        """
 
 
 class Adapter(Protocol):

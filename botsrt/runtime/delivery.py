@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from botsrt.core.errors import (
 )
 from botsrt.core.states import UnknownSendPolicy
 from botsrt.runtime.db import Database
+from botsrt.runtime.keeper import Keeper
 from botsrt.runtime.supervisor import Supervisor
 from botsrt.runtime.wakeup import Wakeup
 from botsrt.services import bots, outbox
@@ -230,9 +231,7 @@ class Delivery:
             or (account in views and views[account].unknown_sends == UnknownSendPolicy.RESEND)
         ]
         self._looked_at = frozenset(ready)
-        claims = await self._database.call(
-            outbox.unknown, accounts=self._deciding, limit=_CLAIM_LIMIT, now=timezone.now()
-        )
+        claims = await self._undecided(ready)
         for claim in claims:
             if self._is_draining:
                 return
@@ -242,6 +241,26 @@ class Delivery:
                 await self._store(
                     outbox.resend, outbox_id=claim.message.outbox_id, is_labelled=True, now=timezone.now()
                 )
+
+    async def _undecided(self, ready: Mapping[str, Keeper]) -> list[ClaimedSend]:
+        """What has to be decided, after what the platforms would know as the same message was released to go again."""
+        by_seconds: dict[float, list[str]] = {}
+        for account, keeper in ready.items():
+            by_seconds.setdefault(keeper.capabilities.repeat_seconds, []).append(account)
+        undecided = []
+        for seconds, accounts in by_seconds.items():
+            now = timezone.now()
+            border = now - timedelta(seconds=seconds)  # what becomes unknown meanwhile falls on the same side of it
+            if seconds:
+                await self._database.call(outbox.repeat, accounts=accounts, made_after=border, now=now)
+            undecided += await self._database.call(
+                outbox.unknown,
+                accounts=[account for account in accounts if account in self._deciding],
+                limit=_CLAIM_LIMIT,
+                made_before=border if seconds else None,
+                now=now,
+            )
+        return undecided
 
     async def _reconcile(self, claim: ClaimedSend) -> None:
         """Ask the platform; what it denies having is sent again without a label."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -54,3 +54,6 @@ class Intake:
             old_channel_id=old_channel_id,
             new_channel_id=new_channel_id,
         )
+
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        return await self._database.call(journal.newest, account=self._account, limit=limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from botsrt import conf
@@ -31,6 +31,9 @@ class _NoSink:
 
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         raise StorageUnavailable("This adapter takes no messages.")
+
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        return ()
 
 
 def names() -> list[str]:

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -224,6 +225,16 @@ def receive_unreadable(
         if not JournalEntry.objects.filter(**key).update(duplicates=F("duplicates") + 1):
             raise  # it was no redelivery
         return None
+
+
+def newest(*, account: str, limit: int) -> list[InboundMessage]:
+    """The latest messages of a bot, newest first, each with its platform's own update where that is still kept."""
+    rows = JournalEntry.objects.filter(account=account).exclude(kind__in=WITHOUT_MESSAGE).order_by("-id")
+    found = []
+    for payload, raw in rows.values_list("payload", "raw")[:limit]:
+        with suppress(UnreadableUpdate):  # written by another version
+            found.append(replace(InboundMessage.from_payload(payload), raw=raw or {}))
+    return found
 
 
 def replay(*, entry_id: int, mode: RunMode, actor: Actor, reason: str, now: datetime) -> None:

@@ -317,12 +317,32 @@ def hold_late(*, late_after: timedelta, now: datetime) -> int:
 # -- unknown outcomes ----
 
 
-def unknown(*, accounts: Collection[str], limit: int, now: datetime) -> list[ClaimedSend]:
-    """Messages of ``accounts`` whose fate is open and due to be looked into."""
+def unknown(
+    *, accounts: Collection[str], limit: int, made_before: datetime | None = None, now: datetime
+) -> list[ClaimedSend]:
+    """Messages of ``accounts`` whose fate is open and due to be looked into; those that ``repeat`` takes are not."""
     due = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
+    if made_before is not None:
+        due = due.filter(created_at__lte=made_before)
     rows = [_Row(*row) for row in due.order_by("id").values_list(*_Row._fields)[:limit]]
     requests = _requests(rows)
     return [_claimed(row, requests) for row in rows]
+
+
+def repeat(*, accounts: Collection[str], made_after: datetime, now: datetime) -> int:
+    """Send messages of unknown fate again, without a label, that are younger than ``made_after``.
+
+    For bots of platforms that know a message by its key for a while: there, it is no second message. The age counts
+    from when the message was made, because the first call cannot be older. Returns how many.
+    """
+    with transaction.atomic():
+        count = OutboxMessage.objects.filter(
+            state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now, created_at__gt=made_after
+        ).update(state=OutboxState.PENDING, next_attempt_at=now)
+        if count:
+            nudge.outbox()
+            news.changed("outbox")
+        return count
 
 
 def resend(*, outbox_id: int, is_labelled: bool, now: datetime) -> bool:

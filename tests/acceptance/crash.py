@@ -1,8 +1,8 @@
 """Kill ``runbots`` at every step of a message's way, again and again, and look whether anybody noticed.
 
-``python -m tests.acceptance.crash --rounds 50`` runs each step 50 times against a Telegram server on loopback. After
-each kill a new process is started; every message must be answered, none twice without a label, and the ledger must
-balance.
+``python -m tests.acceptance.crash --rounds 50`` runs each step 50 times against a Telegram server on loopback, with
+``--platform discord`` against a Discord. After each kill a new process is started; every message must be answered, none
+twice without a label (at Discord, which knows a message that is sent again: none twice), and the ledger must balance.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import secrets
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from pathlib import Path
 import psycopg
 
 from tests.acceptance.home import Home, Process
+from tests.fakes.discord import DiscordServer
 from tests.fakes.telegram import TOKEN, TelegramServer
 
 STEPS = (
@@ -48,6 +50,85 @@ PEOPLE = 3
 _PROGRAM = ("-m", "tests.acceptance.crashing_runbots")
 
 
+class Platform(ABC):
+    """One bot at a platform's server, and the people who write to it."""
+
+    name: str
+    token: str
+    url: str
+    knows_repetitions: bool  # a message that is sent again is no second one
+
+    async def is_connected(self) -> None:  # noqa: B027  most keep what is said for a bot that is not there
+        """Wait until what people write reaches the bot, sooner or later."""
+
+    @abstractmethod
+    def say(self, text: str, *, user: int) -> None: ...
+
+    @abstractmethod
+    def dawdle(self) -> None:
+        """The next message of the bot is taken slowly."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Deliver nothing again of what was said so far."""
+
+    @abstractmethod
+    def answers(self, user: int) -> list[str]: ...
+
+
+class Telegram(Platform):
+    name, token, knows_repetitions = "telegram", TOKEN, False
+
+    def __init__(self, server: TelegramServer) -> None:
+        self.server, self.url = server, server.url
+
+    def say(self, text: str, *, user: int) -> None:
+        self.server.bot.say(text, user=user)
+
+    def dawdle(self) -> None:
+        self.server.fail_next("slow", seconds=0.4)
+
+    def forget(self) -> None:
+        self.server.bot.pending.clear()
+        self.server.bot.again.clear()
+
+    def answers(self, user: int) -> list[str]:
+        return [sent.text for sent in self.server.sent if sent.chat_id == user]
+
+
+class Discord(Platform):
+    name, knows_repetitions = "discord", True
+
+    def __init__(self, server: DiscordServer) -> None:
+        self.server, self.url, self.token = server, server.url, server.bot.token
+
+    async def is_connected(self) -> None:
+        await self.server.until(lambda: self.server.sessions, seconds=20)
+
+    def say(self, text: str, *, user: int) -> None:
+        self.server.dm(text, user=str(user))
+
+    def dawdle(self) -> None:
+        self.server.fail_next("slow", seconds=0.4)
+
+    def forget(self) -> None:
+        self.server.forget_events()
+
+    def answers(self, user: int) -> list[str]:
+        channel = self.server.dm_channel(str(user))
+        return [sent.text for sent in self.server.sent if sent.channel == channel.id]
+
+
+@asynccontextmanager
+async def _serving(name: str) -> AsyncIterator[Platform]:
+    if name == "discord":
+        async with DiscordServer() as discord:
+            yield Discord(discord)
+    else:
+        async with TelegramServer() as telegram:
+            yield Telegram(telegram)
+
+
 @dataclass
 class Score:
     rounds: Counter[str] = field(default_factory=Counter)
@@ -60,15 +141,18 @@ class Score:
 class Harness:
     """One installation that dies over and over."""
 
-    def __init__(self, home: Home, server: TelegramServer, *, lease_seconds: float) -> None:
+    def __init__(self, home: Home, platform: Platform, *, lease_seconds: float) -> None:
         self.home = home
-        self.server = server
+        self.platform = platform
         self.lease_seconds = lease_seconds
         self.score = Score()
         self._next_user = 10_000
 
     async def run(self, steps: list[str], rounds: int) -> Score:
         process = await self._start()
+        await self.platform.is_connected()
+        self.platform.say("first", user=self._next_user)  # a session at Discord is found again by what came in it
+        await self._settle("first", [self._next_user], process=process)
         for number in range(rounds):
             for step in steps:  # in turn, so that every kind of restart meets every kind of leftover
                 process = await self._round(process, step, number)
@@ -82,17 +166,16 @@ class Harness:
         """Kill ``process`` at ``step`` and return its successor, after everything has settled."""
         (self.home.path / "crash").write_text(step)
         if step == "during_send":
-            self.server.fail_next("slow", seconds=0.4)
+            self.platform.dawdle()
         said = {}
         for _ in range(PEOPLE):
             self._next_user += 1
             text = f"{step} {number} from {self._next_user}"
             said[self._next_user] = text
-            self.server.bot.say(text, user=self._next_user)
+            self.platform.say(text, user=self._next_user)
         await process.wait(seconds=20)
         if STEPS.index(step) > 0 and await asyncio.to_thread(_journaled, list(said)) == PEOPLE:
-            self.server.bot.pending.clear()  # the platform will not send these again
-            self.server.bot.again.clear()
+            self.platform.forget()
             self.score.without_redelivery[step] += 1
         successor = await self._start()
         began = time.monotonic()
@@ -119,7 +202,7 @@ class Harness:
 
     def _check_answers(self, step: str, said: dict[int, str]) -> None:
         for user, text in said.items():
-            answers = [sent.text for sent in self.server.sent if sent.chat_id == user]
+            answers = self.platform.answers(user)
             plain = [answer for answer in answers if answer == text]
             labelled = [answer for answer in answers if answer != text and answer.endswith(text)]
             self.score.labelled[step] += len(labelled)
@@ -127,6 +210,8 @@ class Harness:
                 self.score.violations.append(f"{step}: {text!r} was never answered")
             elif len(plain) > 1:
                 self.score.violations.append(f"{step}: {text!r} was answered {len(plain)} times without a label")
+            elif len(answers) > 1 and self.platform.knows_repetitions:
+                self.score.violations.append(f"{step}: {text!r} was answered twice: {answers}")
             elif len(plain) + len(labelled) != len(answers):
                 self.score.violations.append(f"{step}: {text!r} got a wrong answer: {answers}")
 
@@ -139,7 +224,7 @@ class Harness:
 # -- looking into the installation's database; runs in threads, Django is set up in ``main`` ----
 
 
-def _add_bot(api_base_url: str) -> None:
+def _add_bot(platform: Platform) -> None:
     from django.utils import timezone
 
     from botsrt.core.actors import SYSTEM
@@ -149,12 +234,12 @@ def _add_bot(api_base_url: str) -> None:
 
     bots.add(
         account="shop",
-        platform="telegram",
-        shape=platforms.shape("telegram"),
+        platform=platform.name,
+        shape=platforms.shape(platform.name),
         changes=bots.Changes(
             policy=UnknownUserPolicy.ALLOW,
-            credentials={"token": TOKEN},
-            settings={"api_base_url": api_base_url},
+            credentials={"token": platform.token},
+            settings={"api_base_url": platform.url},
         ),
         actor=SYSTEM,
         now=timezone.now(),
@@ -192,10 +277,11 @@ def _leaks(lease_seconds: float) -> str:
 
 
 async def _main(options: argparse.Namespace, home: Home) -> Score:
-    async with TelegramServer() as server:
+    async with _serving(options.platform) as platform:
         home.prepare()
-        await asyncio.to_thread(_add_bot, server.url)
-        harness = Harness(home, server, lease_seconds=float(home.env["BOTSRT_LEASE_SECONDS"]))
+        home.env["CRASH_PLATFORM"] = platform.name
+        await asyncio.to_thread(_add_bot, platform)
+        harness = Harness(home, platform, lease_seconds=float(home.env["BOTSRT_LEASE_SECONDS"]))
         return await harness.run(options.step or list(STEPS), options.rounds)
 
 
@@ -220,6 +306,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="kills at each step")
     parser.add_argument("--step", action="append", choices=STEPS, help="only this step (repeatable)")
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--platform", choices=("telegram", "discord"), default="telegram")
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="praisonweb-crash-") as folder, _database(options.database) as url:
@@ -230,6 +317,7 @@ def main() -> int:
         django.setup()
         score = asyncio.run(_main(options, home))
     report = {
+        "platform": options.platform,
         "database": options.database,
         "kills": score.rounds.total(),
         "per_step": dict(score.rounds),

@@ -14,6 +14,7 @@ import pytest
 
 from botsrt.conf import RuntimeConfig
 from tests.acceptance.home import Home
+from tests.fakes.discord import DiscordServer
 from tests.fakes.slack import SlackServer
 from tests.fakes.telegram import TOKEN, TelegramServer
 
@@ -103,6 +104,37 @@ async def test_slack(home: Home, port: int, mode: str) -> None:
     # Slack makes its calls side by side and repeats them, so that they come in no order; a socket keeps it.
     check(answers(), said, is_ordered=mode == "socket")
     assert not any(LABEL.strip() in text for _, text in answers()), "Slack can tell what it has: nothing is sent twice"
+    assert_ledger(home, answered=PEOPLE * ROUNDS, has_duplicates=True)
+
+
+async def test_discord(home: Home) -> None:
+    chance = random.Random(7)
+    async with DiscordServer() as server:
+        server.messages_per_window, server.window_seconds = 5, 1.0
+        add_bot(home, "discord", {"token": server.bot.token}, {"api_base_url": server.url})
+        async with home.runbots():
+            await server.until(lambda: server.sessions, seconds=20)
+            said: dict[str, list[str]] = defaultdict(list)
+            for number in range(ROUNDS):
+                for user in range(1, PEOPLE + 1):
+                    text = f"{number} from {user}"
+                    said[server.dm_channel(str(user)).id].append(text)
+                    message_id = server.dm(text, user=str(user))
+                    if chance.random() < 0.1:
+                        server.redeliver(message_id)
+                    if chance.random() < 0.05:
+                        server.fail_next(chance.choice(["429", "error", "cut_before", "cut_after"]), retry_after=0.5)
+                await asyncio.sleep(0.2)
+                if number % 2:
+                    server.drop_connections()
+
+            def answers() -> Iterable[tuple[str, str]]:
+                return [(sent.channel, sent.text) for sent in server.sent]
+
+            await _until_answered(answers, said, home)
+    check(answers(), said)
+    assert not any(LABEL.strip() in text for _, text in answers()), "Discord knows a message that is sent again."
+    assert server.bot.connection_count > 1
     assert_ledger(home, answered=PEOPLE * ROUNDS, has_duplicates=True)
 
 

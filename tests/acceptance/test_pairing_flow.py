@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.home import ROOT, Home
+from tests.fakes.discord import DiscordServer
 from tests.fakes.slack import SlackServer
 from tests.fakes.telegram import TOKEN, TelegramServer
 
@@ -241,3 +242,27 @@ async def test_an_owner_on_slack_decides_by_button(home: Home) -> None:
                 lambda: any(sent.shown.startswith("may I? <>") for sent in server.sent if sent.channel == asker)
             )
         assert home.json("pairing", "list", "--state", "approved")[0]["decided_by"] == "owner:slack:UBOSS"
+
+
+async def test_an_owner_on_discord_decides_by_button(home: Home) -> None:
+    async with DiscordServer() as server:
+        bot = ("bots", "add", "shop", "--platform", "discord", "--policy", "pair", "--agent", "telling")
+        token = ("--credential", f"token={server.bot.token}")
+        home.manage(*bot, *token, "--setting", f"api_base_url={server.url}", "--setting", "owners=9")
+        boss, asker = (server.dm_channel(user).id for user in ("9", "1"))
+
+        def texts_in(channel: str) -> list[str]:
+            return [sent.text for sent in server.sent if sent.channel == channel]
+
+        async with home.runbots():
+            await server.until(lambda: server.sessions, seconds=20)
+            server.dm("I own this bot", user="9")
+            server.dm("may I?", user="1")
+            await until(lambda: any(sent.buttons for sent in server.sent))
+            (notice,) = [sent for sent in server.sent if sent.buttons]
+            assert notice.channel == boss
+            server.press(boss, notice.id, notice.buttons[0]["custom_id"].partition(":")[2], user="9")
+            await until(lambda: any(text.startswith("may I? <>") for text in texts_in(asker)))
+            await until(lambda: any(text.startswith("Approved: request") for text in texts_in(boss)))
+        assert server.interactions[0].responses == [{"type": 6}]
+        assert home.json("pairing", "list", "--state", "approved")[0]["decided_by"] == "owner:discord:9"

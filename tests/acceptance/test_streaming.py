@@ -17,6 +17,8 @@ import pytest
 
 from botsrt.conf import RuntimeConfig
 from tests.acceptance.home import Home
+from tests.fakes.discord import ALICE as DISCORD_ALICE
+from tests.fakes.discord import DiscordServer
 from tests.fakes.openai import OpenAIServer
 from tests.fakes.slack import ALICE, SlackServer
 from tests.fakes.telegram import TOKEN, TelegramServer
@@ -35,13 +37,14 @@ class Chat(ABC):
 
     platform: str
     can_reconcile: bool
+    user_id: str
 
     @abstractmethod
     def addition(self) -> tuple[str, ...]:
         """The command that adds the bot."""
 
     @abstractmethod
-    def write(self, text: str) -> None: ...
+    async def write(self, text: str) -> None: ...
 
     @abstractmethod
     def texts(self) -> list[str]:
@@ -55,6 +58,7 @@ class Chat(ABC):
 class TelegramChat(Chat):
     platform = "telegram"
     can_reconcile = False
+    user_id = "501"
 
     def __init__(self, server: TelegramServer) -> None:
         self.server = server
@@ -63,7 +67,7 @@ class TelegramChat(Chat):
         bot = ("bots", "add", "shop", "--platform", "telegram", "--policy", "allow", "--agent", "helper")
         return (*bot, "--credential", f"token={TOKEN}", "--setting", f"api_base_url={self.server.url}")
 
-    def write(self, text: str) -> None:
+    async def write(self, text: str) -> None:
         self.server.bot.say(text)
 
     def texts(self) -> list[str]:
@@ -76,6 +80,7 @@ class TelegramChat(Chat):
 class SlackChat(Chat):
     platform = "slack"
     can_reconcile = True
+    user_id = ALICE
 
     def __init__(self, server: SlackServer) -> None:
         self.server = server
@@ -87,11 +92,36 @@ class SlackChat(Chat):
         credentials = ("--credential", tokens[0], "--credential", tokens[1])
         return (*bot, *credentials, "--setting", f"api_base_url={self.server.url}")
 
-    def write(self, text: str) -> None:
+    async def write(self, text: str) -> None:
         self.server.dm(text)
 
     def texts(self) -> list[str]:
         return [sent.shown for sent in self.server.standing(self.channel)]
+
+    def earlier(self) -> list[tuple[float, str]]:
+        return self.server.standing(self.channel)[0].earlier
+
+
+class DiscordChat(Chat):
+    platform = "discord"
+    can_reconcile = False
+    user_id = DISCORD_ALICE
+
+    def __init__(self, server: DiscordServer) -> None:
+        self.server = server
+        self.channel = server.dm_channel(DISCORD_ALICE).id
+
+    def addition(self) -> tuple[str, ...]:
+        bot = ("bots", "add", "shop", "--platform", "discord", "--policy", "allow", "--agent", "helper")
+        token = ("--credential", f"token={self.server.bot.token}")
+        return (*bot, *token, "--setting", f"api_base_url={self.server.url}")
+
+    async def write(self, text: str) -> None:
+        await self.server.until(lambda: self.server.sessions, seconds=20)
+        self.server.dm(text)
+
+    def texts(self) -> list[str]:
+        return [sent.text for sent in self.server.standing(self.channel)]
 
     def earlier(self) -> list[tuple[float, str]]:
         return self.server.standing(self.channel)[0].earlier
@@ -103,11 +133,13 @@ async def model() -> AsyncIterator[OpenAIServer]:
         yield server
 
 
-@pytest.fixture(params=["telegram", "slack"])
+@pytest.fixture(params=["telegram", "slack", "discord"])
 async def chat(request: pytest.FixtureRequest) -> AsyncIterator[Chat]:
     async with AsyncExitStack() as stack:
         if request.param == "telegram":
             yield TelegramChat(await stack.enter_async_context(TelegramServer()))
+        elif request.param == "discord":
+            yield DiscordChat(await stack.enter_async_context(DiscordServer()))
         else:
             yield SlackChat(await stack.enter_async_context(SlackServer()))
 
@@ -161,15 +193,18 @@ async def test_a_tool_reads_who_asks_and_the_streamed_answer_is_one_message(
     model.call("who_writes")
     model.say(ANSWER, pause=0.1)
     async with home.runbots():
-        chat.write("How much is rye?")
+        await chat.write("How much is rye?")
         await until_edited(chat, ANSWER)
         await until_texts(chat, ANSWER)
         moments = [moment for moment, _ in chat.earlier()]
         gaps = [after - before for before, after in itertools.pairwise(moments[:-1])]
         assert all(gap > 0.9 for gap in gaps), "The platform's pace is kept; the last edit is the answer itself."
         await assert_settled(home)
-    who = "501" if isinstance(chat, TelegramChat) else ALICE
-    assert model.requests[1]["messages"][-1] == {**model.requests[1]["messages"][-1], "role": "tool", "content": who}
+    assert model.requests[1]["messages"][-1] == {
+        **model.requests[1]["messages"][-1],
+        "role": "tool",
+        "content": chat.user_id,
+    }
 
 
 @pytest.mark.parametrize(
@@ -184,11 +219,11 @@ async def test_a_crash_at_any_step_leaves_one_final_message(
     (home.path / "crash").write_text(step)
     program = ("-m", "tests.acceptance.crashing_runbots")
     async with home.runbots(program=program, CRASH_PLATFORM=chat.platform) as process:
-        chat.write("How much is rye?")
+        await chat.write("How much is rye?")
         await process.wait(seconds=40)
     async with home.runbots():
         if step == "after_platform_took_it" and not chat.can_reconcile:
-            # The message was sent, nobody here had its id yet, and Telegram cannot be asked: so it says so.
+            # The message was sent, nobody here had its id yet, and the platform cannot be asked: so it says so.
             (beginning,) = chat.texts()
             await until_texts(chat, beginning, f"{LABEL}{ANSWER}")
         else:
@@ -201,7 +236,7 @@ async def test_a_crash_at_any_step_leaves_one_final_message(
 async def test_a_crash_while_streaming_leaves_one_final_message(home: Home, model: OpenAIServer, chat: Chat) -> None:
     model.say(BEGINNING, pause=0.1)
     async with home.runbots() as process:
-        chat.write("How much is rye?")
+        await chat.write("How much is rye?")
         await until_edited(chat, BEGINNING)
         process.kill()
         await process.wait(seconds=10)
@@ -221,7 +256,7 @@ async def test_a_crash_while_streaming_and_a_quick_answer_leave_one_message(
 ) -> None:
     model.say(BEGINNING, pause=0.1)
     async with home.runbots() as process:
-        chat.write("How much is rye?")
+        await chat.write("How much is rye?")
         await until_edited(chat, BEGINNING)
         process.kill()
         await process.wait(seconds=10)

@@ -112,6 +112,9 @@ class RecordingSink:
         await self._pass()
         self.migrations.append((old_channel_id, new_channel_id))
 
+    async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
+        return self.messages[::-1][:limit]
+
     def texts(self) -> list[str]:
         return [message.text for message in self.messages]
 

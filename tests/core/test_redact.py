@@ -110,6 +110,7 @@ def test_a_loaded_credential_is_masked_in_its_url_form_too():
         ("https://host/?a=1&token=abc123", f"https://host/?a=1&token={MASK}"),
         ("https://hooks.slack.com/services/T000/B000/abcDEF123", f"https://hooks.slack.com/services/{MASK}"),
         ("authorization: bearer abcdef0123456789", f"authorization: bearer {MASK}"),
+        ("Bot MTAwMDAwMDAwMDAwMDAwMDAw.GaBcDe." + 38 * "x" + " was", f"Bot {MASK} was"),
     ],
 )
 def test_secrets_in_urls_and_headers_are_masked(text, expected):

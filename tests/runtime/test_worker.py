@@ -38,6 +38,7 @@ from tests.factories import ALICE
 from tests.runtime.conftest import running, toy_bot, until, until_db
 from tests.toys import agents as toy_agents
 from tests.toys.toy import HUBS, Hub
+from tests.toys.toy import Adapter as ToyAdapter
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -316,6 +317,40 @@ async def test_an_unknown_outcome_is_held_where_the_bot_says_so(transactional_db
         hub.write("again", message_id="2")
         await until(lambda: hub.sent)
     assert hub.texts() == ["again"]
+
+
+@pytest.mark.parametrize("policy", ["resend", "hold"])
+async def test_an_unknown_outcome_is_repeated_where_the_platform_knows_the_key(
+    policy: str, transactional_db: None, config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyAdapter, "capabilities", replace(ToyAdapter.capabilities, repeat_seconds=60.0))
+    hub = await sync_to_async(toy_bot)("shop", settings={"unknown_sends": policy})
+    hub.lost_answers = 1
+    async with running(config):
+        hub.write("hello", message_id="1")
+        await until(lambda: len(hub.sent) == 2)
+        await until_db(lambda: OutboxMessage.objects.filter(state=OutboxState.SENT).exists())
+    assert hub.texts() == ["hello", "hello"]
+    assert len({message.idempotency_key for message in hub.sent}) == 1
+
+
+@pytest.mark.parametrize("policy", ["resend", "hold"])
+async def test_what_the_platform_may_have_forgotten_is_not_repeated(
+    policy: str, transactional_db: None, config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyAdapter, "capabilities", replace(ToyAdapter.capabilities, repeat_seconds=1e-6))
+    hub = await sync_to_async(toy_bot)("shop", settings={"unknown_sends": policy})
+    hub.lost_answers = 1
+    async with running(config):
+        hub.write("hello", message_id="1")
+        if policy == "resend":
+            await until(lambda: len(hub.sent) == 2)
+        else:
+            await until_db(lambda: OutboxMessage.objects.filter(state=OutboxState.UNKNOWN).exists())
+        hub.write("again", message_id="2")
+        await until(lambda: "again" in hub.texts())
+    labelled = [config.resend_label + "hello"] if policy == "resend" else []
+    assert hub.texts() == ["hello", *labelled, "again"]
 
 
 async def test_a_blocked_bot_marks_the_contact_until_they_write(hub: Hub, config: RuntimeConfig) -> None:

@@ -104,6 +104,24 @@ def test_a_redelivery_has_no_other_effect_than_to_be_counted():
     assert BotSession.objects.count() == 1
 
 
+def test_a_bot_that_comes_back_finds_its_newest_messages():
+    for text in ("one", "two", "three"):
+        receive(text, raw={"said": text})
+    receive("elsewhere", account="other")
+    journal.receive_unreadable(
+        platform=PLATFORM,
+        account=ACCOUNT,
+        event_id="broken",
+        raw={},
+        error=UnreadableUpdate("?"),
+        now=NOW,
+        max_raw_bytes=9,
+    )
+    JournalEntry.objects.filter(payload__text="two").update(raw=None)
+    newest = journal.newest(account=ACCOUNT, limit=2)
+    assert [(message.text, message.raw) for message in newest] == [("three", {"said": "three"}), ("two", {})]
+
+
 def test_an_edit_is_a_new_event():
     original = a_message("Helo", message_id="m1")
     assert receive(original)

@@ -130,6 +130,21 @@ def test_what_the_platform_denies_having_goes_without_a_label():
     assert not again.is_resend
 
 
+def test_what_the_platform_knows_by_its_key_goes_again_without_a_label_while_it_is_young():
+    answered()
+    (claimed,) = claim_sends()
+    outbox.mark_unknown(outbox_id=claimed.message.outbox_id, worker_id=WORKER, error="cut", now=NOW)
+    assert outbox.repeat(accounts=["other"], made_after=later(seconds=-60), now=NOW) == 0
+    assert outbox.repeat(accounts=[ACCOUNT], made_after=NOW, now=later(seconds=60)) == 0
+    due: dict[str, Any] = {"accounts": [ACCOUNT], "limit": 9, "now": later(seconds=60)}
+    assert len(outbox.unknown(**due, made_before=NOW)) == 1
+    assert outbox.unknown(**due, made_before=later(seconds=-60)) == []
+    assert outbox.repeat(accounts=[ACCOUNT], made_after=later(seconds=-60), now=NOW) == 1
+    (again,) = claim_sends()
+    assert not again.is_resend
+    assert again.message.idempotency_key == claimed.message.idempotency_key
+
+
 def test_later_messages_wait_only_where_an_unknown_one_is_decided_without_staff():
     received()
     finish(claim_one(), ("one", "two"))

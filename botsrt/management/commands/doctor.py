@@ -69,6 +69,7 @@ _PACKAGES = (
     "psycopg",
     "python-telegram-bot",
     "slack-bolt",
+    "discord.py",
 )
 
 Level = Literal["ok", "warn", "fail"]
