@@ -20,7 +20,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ from botsrt.adapters import slack, telegram
 from botsrt.api import journal as api_journal
 from botsrt.core import chunking, commands, identity, pairing_codes, redact, resets, runtime_state
 from botsrt.core.errors import BotsError
-from botsrt.core.messages import MAX_ID_CHARS, MAX_NAME_CHARS, InboundMessage
+from botsrt.core.messages import MAX_ID_CHARS, MAX_NAME_CHARS, DeliveryReport, InboundMessage
 from botsrt.core.ports import BotConfig, WebhookRequest
 from botsrt.core.text import one_line, storable_json
 from botsrt.management import archive, cli
@@ -263,6 +263,11 @@ class _Sink:
 
     async def chat_migrated(self, *, old_channel_id: str, new_channel_id: str) -> None:
         rule(bool(old_channel_id and new_channel_id), "a chat moves from or to nowhere")
+
+    async def reported(self, reports: Sequence[DeliveryReport]) -> None:
+        for report in reports:
+            check_storable([report.idempotency_key, report.platform_message_id, report.error])
+            rule(report.at.tzinfo is not None, "a time without a zone")
 
     def __getattr__(self, name: str) -> Any:
         raise BrokenRuleError(f"the sink has no {name}")

@@ -159,8 +159,13 @@ class Delivery:
         if claim.is_resend:
             message = replace(message, text=self._config.resend_label + message.text)
         try:
+            if keeper.capabilities.has_reply_window:
+                heard_at = await self._database.call(outbox.heard_at, outbox_id=message.outbox_id)
+                message = replace(message, heard_at=heard_at)
             async with asyncio.timeout(self._config.send_timeout_seconds):
                 receipt = await keeper.send(message)
+        except StorageUnavailable as error:
+            await self._wait(claim, str(error), after=None, is_attempt=False)
         except RateLimited as error:
             await self._rate_limited(claim, error)
         except CredentialError as error:
