@@ -139,6 +139,7 @@ class Adapter(BaseAdapter):
     platform = "whatsapp"
     capabilities = Capabilities(
         max_text=MAX_TEXT_CHARS,
+        tells_fate=True,
         has_typing=True,
         has_webhook=True,
         has_buttons=True,
@@ -232,7 +233,10 @@ class Adapter(BaseAdapter):
 
     def _proved_address(self, query: str) -> WebhookResponse:
         """Meta asks whether this address is ours before it uses it. Source: webhooks, verification requests."""
-        given = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
+        try:
+            given = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
+        except ValueError as error:
+            raise ForgedRequest("The query has too many fields.") from error
         if given.get("hub.mode") != "subscribe" or not _is_same(
             given.get("hub.verify_token", ""), self.config.credentials["verify_token"]
         ):
@@ -349,7 +353,7 @@ class Adapter(BaseAdapter):
                 continue  # "warning", "deleted": about what is past
             errors = _objects(status.get("errors"))
             codes = {_number(error.get("code")) for error in errors}
-            failure = self._refusal(errors[0], key) if errors else "WhatsApp did not say why."
+            failure = self._refusal(errors[0]) if errors else "WhatsApp did not say why."
             yield DeliveryReport(
                 idempotency_key=key[:MAX_ID_CHARS],
                 platform_message_id=_id(status, "id")[:MAX_ID_CHARS],
@@ -359,7 +363,8 @@ class Adapter(BaseAdapter):
                 is_target_gone=bool(codes & _GONE_CODES),
             )
 
-    def _refusal(self, error: Mapping[str, Any], key: str) -> str:
+    def _refusal(self, error: Mapping[str, Any]) -> str:
+        """Why WhatsApp does not deliver a message, and what can be done."""
         if _number(error.get("code")) in _WINDOW_CODES:
             return _WINDOW_TEXT.format(account=self.config.account)
         return f"WhatsApp: {_said(error)}"
@@ -497,7 +502,7 @@ class Adapter(BaseAdapter):
         if code in _CREDENTIAL_CODES or status == 401:
             return CredentialError(said)
         if code in _WINDOW_CODES:
-            return MessageRefused(_WINDOW_TEXT.format(account=self.config.account))
+            return MessageRefused(self._refusal(error))
         if code in _GONE_CODES:
             return TargetGone(said)
         if code in _UNAVAILABLE_CODES or error.get("is_transient") is True or status >= 500:
@@ -695,8 +700,7 @@ def _is_degrees(value: object, most: int) -> bool:
 def _moment(value: object) -> datetime | None:
     """A time, which comes as digits in a text."""
     seconds = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,10}", value) else value
-    is_time = type(seconds) is int and 0 < seconds < 2**35
-    return datetime.fromtimestamp(seconds, UTC) if is_time else None
+    return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int) and 0 < seconds < 2**35 else None
 
 
 def _object(value: object, what: str) -> Mapping[str, Any]:

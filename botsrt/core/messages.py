@@ -63,8 +63,8 @@ class Sender:
     aliases: tuple[str, ...] = ()  # other ids of the same human, as the platform says
 
     def __post_init__(self) -> None:
-        if isinstance(self.aliases, str):
-            raise TypeError("aliases is str")
+        if type(self.aliases) not in (tuple, list):  # a list: as it is stored
+            raise TypeError(f"aliases is {type(self.aliases).__name__}")
         aliases = tuple(_checked_id("sender.aliases", alias) for alias in self.aliases)
         object.__setattr__(self, "aliases", aliases)
         object.__setattr__(self, "user_id", _checked_id("sender.user_id", self.user_id))

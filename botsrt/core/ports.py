@@ -35,6 +35,7 @@ class Capabilities:
     max_text: int  # longest text of one message, in ``text_unit``
     text_unit: Literal["chars", "utf16"] = "chars"
     can_reconcile: bool = False  # can be asked whether a message arrived
+    tells_fate: bool = False  # reports what became of each message it took: ``Sink.reported``
     has_typing: bool = False
     has_webhook: bool = False
     has_groups: bool = False

@@ -44,6 +44,10 @@ _NOT_CONNECTED_WAIT = timedelta(seconds=5)
 #: When the platform cannot say whether it has a message, it is asked again after this long.
 _RECONCILE_WAIT = timedelta(seconds=15)
 
+#: How long a platform that tells of the messages it took may take to tell of one whose call was cut. Until then it is
+#: not sent again.
+_FATE_WAIT = timedelta(seconds=10)
+
 
 class Delivery:
     """The loop that sends. It serves the bots whose leases this worker holds."""
@@ -236,7 +240,12 @@ class Delivery:
         ]
         self._looked_at = frozenset(ready)
         claims = await self._database.call(
-            outbox.unknown, accounts=self._deciding, limit=_CLAIM_LIMIT, now=timezone.now()
+            outbox.unknown,
+            accounts=self._deciding,
+            patient_accounts=[account for account in self._deciding if ready[account].capabilities.tells_fate],
+            patience=_FATE_WAIT,
+            limit=_CLAIM_LIMIT,
+            now=timezone.now(),
         )
         for claim in claims:
             if self._is_draining:

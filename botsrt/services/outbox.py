@@ -327,9 +327,21 @@ def hold_late(*, late_after: timedelta, now: datetime) -> int:
 # -- unknown outcomes ----
 
 
-def unknown(*, accounts: Collection[str], limit: int, now: datetime) -> list[ClaimedSend]:
-    """Messages of ``accounts`` whose fate is open and due to be looked into."""
+def unknown(
+    *,
+    accounts: Collection[str],
+    limit: int,
+    patient_accounts: Collection[str] = (),
+    patience: timedelta = timedelta(),
+    now: datetime,
+) -> list[ClaimedSend]:
+    """Messages of ``accounts`` whose fate is open and due to be looked into.
+
+    Args:
+        patient_accounts: those of them whose messages are due only after ``patience``: the platform may tell by itself.
+    """
     due = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
+    due = due.exclude(account__in=patient_accounts, next_attempt_at__gt=now - patience)
     rows = [_Row(*row) for row in due.order_by("id").values_list(*_Row._fields)[:limit]]
     requests = _requests(rows)
     return [_claimed(row, requests) for row in rows]

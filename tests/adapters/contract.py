@@ -45,7 +45,7 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import Button, DeliveryReport, InboundMessage, OutboundMessage, Route
+from botsrt.core.messages import Answer, Button, DeliveryReport, InboundMessage, OutboundMessage, Route
 from botsrt.core.ports import Adapter, BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 
@@ -88,6 +88,8 @@ class RecordingSink:
     unreadable: list[Unreadable] = field(default_factory=list)
     migrations: list[tuple[str, str]] = field(default_factory=list)
     reports: list[DeliveryReport] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)  # what became of every message
+    waits: list[timedelta] = field(default_factory=list)  # how long each caller would have waited for it
     refusals: int = 0  # how many more calls end in StorageUnavailable
     refused: int = 0  # how many did
     held: int = 0  # how many calls wait for ``gate`` now
@@ -116,6 +118,10 @@ class RecordingSink:
     async def reported(self, reports: Sequence[DeliveryReport]) -> None:
         await self._pass()
         self.reports += reports
+
+    async def answer_to(self, message: InboundMessage, *, within: timedelta) -> Answer:
+        self.waits.append(within)
+        return self.answer
 
     def texts(self) -> list[str]:
         return [message.text for message in self.messages]

@@ -245,6 +245,7 @@ async def test_meta_proves_the_address(world: WhatsAppWorld, sink: RecordingSink
         f"hub.mode=unsubscribe&hub.verify_token={VERIFY_TOKEN}&hub.challenge=1",
         f"hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}x&hub.challenge=1",
         "hub.mode=subscribe&hub.verify_token=%ED%A0%80&hub.challenge=1",
+        "&".join(f"a{number}=1" for number in range(100)),
     ],
 )
 async def test_an_address_is_proved_to_meta_alone(query: str, offline: Adapter) -> None:

@@ -10,7 +10,7 @@ from botsrt.core.messages import Sender
 from botsrt.core.states import Proof
 from botsrt.models import AuditEvent, BotSession, Contact, JournalEntry
 from botsrt.services import identity
-from tests.factories import ALICE, NOW, a_bot, a_message, receive
+from tests.factories import ALICE, NOW, a_bot, a_message, received
 
 pytestmark = pytest.mark.django_db
 
@@ -24,8 +24,7 @@ def _line() -> None:
 
 def writes(user_id: str) -> JournalEntry:
     message = a_message("Hello", platform="whatsapp", account="line", channel_id=user_id, user_id=user_id)
-    entry_id = receive(message)
-    return JournalEntry.objects.select_related("contact").get(pk=entry_id)
+    return received(message)
 
 
 def known_as(user_id: str = PHONE, *aliases: str) -> None:
