@@ -41,7 +41,9 @@ def test_broken_input_is_read_or_refused(name: str) -> None:
     assert {finding.what: finding.value for finding in score.findings.values()} == {}
 
 
-@pytest.mark.parametrize("name", ["telegram.update", "slack.payload", "slack.envelope", "message.stored"])
+@pytest.mark.parametrize(
+    "name", ["telegram.update", "slack.payload", "slack.envelope", "whatsapp.event", "webhook.call", "message.stored"]
+)
 @settings(max_examples=40, derandomize=True)
 @given(value=_ANY_JSON, data=st.data())
 def test_any_json_is_read_or_refused(name: str, value: Any, data: st.DataObject) -> None:
@@ -55,7 +57,7 @@ def test_any_json_is_read_or_refused(name: str, value: Any, data: st.DataObject)
 
 
 @pytest.mark.parametrize(
-    "name", ["chat.words", "site.filter", "shell.words", "identity.file", "web.frame", "reply.text"]
+    "name", ["chat.words", "site.filter", "shell.words", "identity.file", "web.frame", "webhook.mapping", "reply.text"]
 )
 @settings(max_examples=40, derandomize=True)
 @given(text=st.text(max_size=200))

@@ -57,7 +57,7 @@ MAX_JSON_CHARS = 100_000
 
 KEYS = (
     Key(name="bot", help="the bot's name"),
-    Key(name="platform", help="telegram, slack, web, …"),
+    Key(name="platform", help="telegram, slack, whatsapp, webhook, web, …"),
     Key(name="state", help="where it stands", choices=tuple(EntryState)),
     Key(name="kind", help="what it is", choices=tuple(EventKind)),
     Key(name="from", help="the person's id, handle or name"),

@@ -71,7 +71,7 @@ MAX_NEWER = 99
 _CHARS = 160
 
 KEYS = (
-    Key(name="platform", help="telegram, slack, web, …"),
+    Key(name="platform", help="telegram, slack, whatsapp, webhook, web, …"),
     Key(name="bot", help="the bot's name"),
     Key(name="from", help="the person's id, handle or name"),
     Key(name="kind", help="who said it, and how", choices=("user", "bot", "staff", "mirror", "note", "command")),
