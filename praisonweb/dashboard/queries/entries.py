@@ -79,7 +79,7 @@ def send_standing(row: OutboxMessage) -> Standing:
     """Where a message on its way out stands; what the platform told of it since, where it tells."""
     if row.state == OutboxState.SENT and row.read_at:
         text = f"The person read it, at {row.read_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
-        return Standing(word="read", tone=Tone.BUSY, text=text, ticks="✓✓")
+        return Standing(word="read", tone=Tone.GOOD, text=text, ticks="✓✓")
     if row.state == OutboxState.SENT and row.delivered_at:
         text = f"It is on the person's device, since {row.delivered_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
         return Standing(word="delivered", tone=Tone.GOOD, text=text, ticks="✓✓")
