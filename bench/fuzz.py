@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -38,11 +38,11 @@ from django.core.management.base import CommandError
 from django.http import Http404
 
 from botsrt import conf
-from botsrt.adapters import discord, slack, telegram
+from botsrt.adapters import discord, slack, telegram, webhook, whatsapp
 from botsrt.api import journal as api_journal
 from botsrt.core import chunking, commands, identity, pairing_codes, redact, resets, runtime_state
 from botsrt.core.errors import BotsError
-from botsrt.core.messages import MAX_ID_CHARS, MAX_NAME_CHARS, InboundMessage
+from botsrt.core.messages import MAX_ID_CHARS, MAX_NAME_CHARS, Answer, DeliveryReport, InboundMessage
 from botsrt.core.ports import BotConfig, WebhookRequest
 from botsrt.core.text import one_line, storable_json
 from botsrt.management import archive, cli
@@ -267,6 +267,14 @@ class _Sink:
     async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
         return ()
 
+    async def reported(self, reports: Sequence[DeliveryReport]) -> None:
+        for report in reports:
+            check_storable([report.idempotency_key, report.platform_message_id, report.error])
+            rule(report.at.tzinfo is not None, "a time without a zone")
+
+    async def answer_to(self, message: InboundMessage, *, within: timedelta) -> Answer:
+        return Answer()
+
     def __getattr__(self, name: str) -> Any:
         raise BrokenRuleError(f"the sink has no {name}")
 
@@ -344,6 +352,20 @@ def _discord() -> Any:
     return adapter
 
 
+def _whatsapp() -> Any:
+    credentials = {"access_token": "EAAGoffline", "app_secret": _SECRET, "verify_token": "offline"}
+    settings = {"phone_number_id": "106540352242922"}
+    config = BotConfig(account="line", platform="whatsapp", settings=settings, credentials=credentials)
+    return whatsapp.Adapter(config, _Sink())
+
+
+def _webhook(mapping: str) -> Any:
+    config = BotConfig(
+        account="erp", platform="webhook", settings={"mapping": mapping}, credentials={"secret": _HOOK_SECRET}
+    )
+    return webhook.Adapter(config, _Sink())
+
+
 def _parse_of(adapter: Any) -> Callable[[Any], object]:
     def feed(value: Any) -> object:
         if not isinstance(value, dict):
@@ -413,6 +435,45 @@ def _parsers() -> Iterator[Parser]:
 
     yield Parser(name="slack.envelope", make=lambda rng: mutated_json(rng, envelopes), feed=envelope)
 
+    whatsapps, hooks = recorded("whatsapp"), recorded("webhook")
+    three, four, five = _whatsapp(), _webhook(""), _webhook('{"text": "{text} {order.lines.0.sku}"}')
+    yield Parser(name="whatsapp.event", make=lambda rng: mutated_json(rng, whatsapps), feed=_parse_of(three))
+
+    def whatsapp_call(rng: random.Random) -> WebhookRequest:
+        body = mutated_bytes(rng, as_body(mutated_json(rng, whatsapps)))
+        signature = "sha256=" + hmac.new(_SECRET.encode(), body, hashlib.sha256).hexdigest()
+        if rng.random() < 0.03:
+            signature = mutated_text(rng, [signature])
+        query = mutated_text(rng, ["hub.mode=subscribe&hub.verify_token=offline&hub.challenge=1"])
+        method = "GET" if rng.random() < 0.05 else "POST"
+        return WebhookRequest(method=method, headers={"x-hub-signature-256": signature}, query=query, body=body)
+
+    yield Parser(name="whatsapp.webhook", make=whatsapp_call, feed=lambda call: _wait(three.webhook(call)))
+    yield Parser(name="webhook.call", make=lambda rng: mutated_json(rng, hooks), feed=_parse_of(five))
+
+    bodies = [pickle.dumps(pickle.loads(hook)["body"]) for hook in hooks]
+
+    def webhook_call(rng: random.Random) -> WebhookRequest:
+        body = mutated_bytes(rng, as_body(mutated_json(rng, bodies)))
+        stamp, nonce = str(int(time.time())), "nonce-of-a-call"
+        headers = {"x-webhook-timestamp": stamp, "x-webhook-nonce": nonce}
+        headers["x-webhook-signature"] = webhook._signature(_HOOK_SECRET, stamp, nonce, body)
+        if rng.random() < 0.1:
+            name = rng.choice(sorted(headers))
+            headers[name] = mutated_text(rng, [headers[name]])
+        return WebhookRequest(method="POST", headers=headers, query="", body=body)
+
+    yield Parser(name="webhook.webhook", make=webhook_call, feed=lambda call: _wait(four.webhook(call)))
+
+    mappings = ['{"text": "Order {order.id}: {{x}}", "user_id": "{customer.id}"}']
+
+    def mapping(text: str) -> object:
+        for template in webhook._mapping(text).values():
+            template.filled({"order": {"id": 7}, "customer": {"id": "c"}})
+        return None
+
+    yield Parser(name="webhook.mapping", make=lambda rng: json_text(rng, mappings), feed=mapping)
+
     frames = ['{"id": "0b9c7a1e-77", "text": "Hello"}', '{"type": "reading", "session": 1}']
 
     def frame(text: str) -> object:
@@ -424,7 +485,7 @@ def _parsers() -> Iterator[Parser]:
 
     stored = [
         pickle.dumps(message.to_payload())
-        for adapter, seeds in ((one, telegrams), (two, slacks), (three, discords))
+        for adapter, seeds in ((one, telegrams), (two, slacks), (three, discords), (four, whatsapps), (five, hooks))
         for message in _readable(adapter, seeds)
     ]
 

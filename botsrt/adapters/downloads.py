@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from botsrt.core.errors import FileUnavailable, PlatformUnavailable, RateLimited
+from botsrt.core.errors import BotsError, FileUnavailable, PlatformUnavailable, RateLimited
 
 #: How long fetching one file may take, redirects included, in seconds.
 FETCH_SECONDS = 20.0
@@ -31,6 +31,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 #: The wait after a rate limit that names none.
 _RETRY_AFTER = timedelta(seconds=30)
+
+_PRIVATE = "The file is at an address that is not public."
 
 
 async def download(
@@ -70,7 +72,7 @@ async def _ask(
     is_server = (url.scheme, url.host, url.port) == (server.scheme, server.host, server.port)
     if not is_server and not _is_among(url, hosts):
         raise FileUnavailable("The file is not where the platform keeps its files.")
-    connector = aiohttp.TCPConnector(resolver=None if is_server else _PublicResolver())
+    connector = aiohttp.TCPConnector(resolver=None if is_server else PublicResolver(FileUnavailable(_PRIVATE)))
     async with (
         aiohttp.ClientSession(connector=connector) as session,
         session.get(url, headers=headers, allow_redirects=False) as response,
@@ -102,10 +104,15 @@ def _is_among(url: URL, hosts: Sequence[str]) -> bool:
     return is_known and url.scheme == "https" and url.port == 443
 
 
-class _PublicResolver(AbstractResolver):
-    """Finds hosts on the public internet alone; the connection goes to the very addresses that were checked."""
+class PublicResolver(AbstractResolver):
+    """Finds hosts on the public internet alone; the connection goes to the very addresses that were checked.
 
-    def __init__(self) -> None:
+    Args:
+        refusal: raised where a host is at another address, too. Hosts that are written as addresses come past here.
+    """
+
+    def __init__(self, refusal: BotsError) -> None:
+        self._refusal = refusal
         self._resolver = DefaultResolver()
 
     async def resolve(
@@ -113,7 +120,7 @@ class _PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
         if not all(ipaddress.ip_address(item["host"]).is_global for item in found):
-            raise FileUnavailable("The file is at an address that is not public.")
+            raise self._refusal
         return found
 
     async def close(self) -> None:

@@ -14,6 +14,9 @@ ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.IGNORECASE)
 #: Platform of the sessions that belong to an ``Agent`` of the library; their account is the agent's name.
 LIBRARY_PLATFORM = "library"
 
+#: How the message ids begin of what a program said in a session: no platform gave one.
+SAID = "said-"
+
 
 def direct_session_id(platform: str, user_id: str) -> str:
     """The session of one contact's direct messages. Source: the session documents, kept bit for bit."""

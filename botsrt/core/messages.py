@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from botsrt.core.errors import InvalidInput, UnreadableUpdate
-from botsrt.core.states import ChatType, EventKind
+from botsrt.core.states import ChatType, EventKind, Fate, Outcome
 from botsrt.core.text import one_line, storable
 
 #: Longest id of an account, chat, thread, message or user, in characters; the width of the columns.
@@ -60,8 +60,13 @@ class Sender:
     user_id: str
     user_name: str = ""  # the handle, without @
     display_name: str = ""
+    aliases: tuple[str, ...] = ()  # other ids of the same human, as the platform says
 
     def __post_init__(self) -> None:
+        if type(self.aliases) not in (tuple, list):  # a list: as it is stored
+            raise TypeError(f"aliases is {type(self.aliases).__name__}")
+        aliases = tuple(_checked_id("sender.aliases", alias) for alias in self.aliases)
+        object.__setattr__(self, "aliases", aliases)
         object.__setattr__(self, "user_id", _checked_id("sender.user_id", self.user_id))
         object.__setattr__(self, "user_name", storable(self.user_name)[:MAX_NAME_CHARS])
         object.__setattr__(self, "display_name", storable(self.display_name)[:MAX_NAME_CHARS])
@@ -212,6 +217,7 @@ class OutboundMessage:
     edits: str = ""  # the platform's id of the message whose text this one replaces; empty: it is a new message
     is_unfinished: bool = False  # a preview: more of its text is still being written
     buttons: tuple[Button, ...] = ()  # shown in one row, where ``capabilities.has_buttons``; elsewhere left out
+    heard_at: datetime | None = None  # when the chat last wrote, where ``capabilities.has_reply_window``; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,3 +225,23 @@ class SendReceipt:
     """What the platform said after it took a message."""
 
     platform_message_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryReport:
+    """What a platform says later of a message that it took. Reports may come late, twice, and in any order."""
+
+    idempotency_key: str  # of the message, which the platform gives back
+    platform_message_id: str
+    fate: Fate
+    at: datetime  # aware UTC
+    error: str = ""  # why it failed
+    is_target_gone: bool = False  # it failed because the chat cannot be written to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of an inbound message so far, for a platform whose caller waits for it."""
+
+    outcome: Outcome | None = None  # None: nothing yet
+    texts: tuple[str, ...] = ()  # what was said to it, in order; also where it was not answered: a notice

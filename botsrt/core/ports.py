@@ -13,7 +13,15 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from botsrt.core.context import SessionContext
 from botsrt.core.errors import FileUnavailable, UnreadableUpdate
-from botsrt.core.messages import Attachment, InboundMessage, OutboundMessage, Route, SendReceipt
+from botsrt.core.messages import (
+    Answer,
+    Attachment,
+    DeliveryReport,
+    InboundMessage,
+    OutboundMessage,
+    Route,
+    SendReceipt,
+)
 from botsrt.core.runtime_state import RuntimeState
 from botsrt.core.states import Role
 
@@ -28,11 +36,13 @@ class Capabilities:
     text_unit: Literal["chars", "utf16"] = "chars"
     can_reconcile: bool = False  # can be asked whether a message arrived
     repeat_seconds: float = 0.0  # so long after it was made, a message sent again with its key is not a second one
+    tells_fate: bool = False  # reports what became of each message it took: ``Sink.reported``
     has_typing: bool = False
     has_webhook: bool = False
     has_groups: bool = False
     has_buttons: bool = False  # shows ``OutboundMessage.buttons``, and sends a press as an event of kind ``callback``
     max_concurrent_sends: int = 8  # calls at a time for one bot
+    has_reply_window: bool = False  # what may be written depends on when the person last wrote: ``heard_at`` says it
     has_files: bool = False  # what comes with messages can be fetched
     can_edit: bool = False  # its own messages, and delete them: answers are shown while they are written
     edit_seconds: float = 1.0  # between two edits of a preview in a direct chat
@@ -106,6 +116,12 @@ class Sink(Protocol):
 
         For platforms that keep nothing for a bot that is away: it has to say itself where it stopped.
         """
+
+    async def reported(self, reports: Sequence[DeliveryReport]) -> None:
+        """What became of messages that the platform took. Reports of messages that are not known are counted only."""
+
+    async def answer_to(self, message: InboundMessage, *, within: timedelta) -> Answer:
+        """What became of a message that was received; waits ``within`` for its outcome. It may be asked any time."""
 
 
 class Adapter(Protocol):

@@ -21,6 +21,7 @@ _SHAPES = re.compile(
     r"(?<!\d)\d{6,12}(?::|%3A)[A-Za-z0-9_-]{30,}"  # Telegram bot token, also behind the "bot" of a URL
     r"|\b[A-Za-z0-9_-]{23,32}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,45}\b"  # Discord bot token
     r"|\bxox[a-z]-[A-Za-z0-9-]{10,}|\bxapp-[A-Za-z0-9-]{10,}"  # Slack tokens
+    r"|\bEAA[A-Za-z0-9]{30,}"  # access tokens of Meta
     r"|(?P<keep>hooks\.slack\.com/services/|\bbearer[ ](?=\S{12})|[?&](?:access_token|token|api_?key|secret|password)=)"
     r"[A-Za-z0-9._~+/=%-]+"
     r"|\bsk-[A-Za-z0-9_-]{16,}"  # keys of LLM providers

@@ -124,6 +124,15 @@ class OutboxState(StrEnum):
     DEAD = "dead"  # refused by the platform or withdrawn; the error says why
 
 
+class Fate(StrEnum):
+    """What a platform says of a message that it took, later on."""
+
+    SENT = "sent"
+    DELIVERED = "delivered"  # it is on the person's device
+    READ = "read"
+    FAILED = "failed"  # it never will be
+
+
 class OutboxSource(StrEnum):
     """Who speaks in an outgoing message."""
 

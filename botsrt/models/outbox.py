@@ -47,6 +47,8 @@ class OutboxMessage(models.Model):
     error = models.TextField(blank=True, default="")
     created_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True)
+    delivered_at = models.DateTimeField(null=True)  # this and the next: where the platform tells
+    read_at = models.DateTimeField(null=True)
 
     class Meta:
         # One state to an index: SQLite proves ``state = ?`` but not ``state IN (?, ?)``.

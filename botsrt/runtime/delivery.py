@@ -45,6 +45,10 @@ _NOT_CONNECTED_WAIT = timedelta(seconds=5)
 #: When the platform cannot say whether it has a message, it is asked again after this long.
 _RECONCILE_WAIT = timedelta(seconds=15)
 
+#: How long a platform that tells of the messages it took may take to tell of one whose call was cut. Until then it is
+#: not sent again.
+_FATE_WAIT = timedelta(seconds=10)
+
 
 class Delivery:
     """The loop that sends. It serves the bots whose leases this worker holds."""
@@ -160,8 +164,13 @@ class Delivery:
         if claim.is_resend:
             message = replace(message, text=self._config.resend_label + message.text)
         try:
+            if keeper.capabilities.has_reply_window:
+                heard_at = await self._database.call(outbox.heard_at, outbox_id=message.outbox_id)
+                message = replace(message, heard_at=heard_at)
             async with asyncio.timeout(self._config.send_timeout_seconds):
                 receipt = await keeper.send(message)
+        except StorageUnavailable as error:
+            await self._wait(claim, str(error), after=None, is_attempt=False)
         except RateLimited as error:
             await self._rate_limited(claim, error)
         except CredentialError as error:
@@ -244,11 +253,12 @@ class Delivery:
 
     async def _undecided(self, ready: Mapping[str, Keeper]) -> list[ClaimedSend]:
         """What has to be decided, after what the platforms would know as the same message was released to go again."""
-        by_seconds: dict[float, list[str]] = {}
+        alike: dict[tuple[float, timedelta], list[str]] = {}
         for account, keeper in ready.items():
-            by_seconds.setdefault(keeper.capabilities.repeat_seconds, []).append(account)
+            patience = _FATE_WAIT if keeper.capabilities.tells_fate else timedelta()
+            alike.setdefault((keeper.capabilities.repeat_seconds, patience), []).append(account)
         undecided = []
-        for seconds, accounts in by_seconds.items():
+        for (seconds, patience), accounts in alike.items():
             now = timezone.now()
             border = now - timedelta(seconds=seconds)  # what becomes unknown meanwhile falls on the same side of it
             if seconds:
@@ -258,6 +268,7 @@ class Delivery:
                 accounts=[account for account in accounts if account in self._deciding],
                 limit=_CLAIM_LIMIT,
                 made_before=border if seconds else None,
+                patience=patience,
                 now=now,
             )
         return undecided

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from botsrt import conf
@@ -11,7 +12,7 @@ from botsrt.adapters import registry
 from botsrt.agents import registry as agent_registry
 from botsrt.core.chunking import chunk, length
 from botsrt.core.errors import BotsError, CredentialError, PlatformUnavailable, StorageUnavailable, UnreadableUpdate
-from botsrt.core.messages import InboundMessage
+from botsrt.core.messages import Answer, DeliveryReport, InboundMessage
 from botsrt.core.ports import Adapter, AgentConfig, BotConfig, Option, Probe
 from botsrt.services import bots
 from botsrt.services.bots import Shape
@@ -34,6 +35,12 @@ class _NoSink:
 
     async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
         return ()
+
+    async def reported(self, reports: Sequence[DeliveryReport]) -> None:
+        raise StorageUnavailable("This adapter takes no messages.")
+
+    async def answer_to(self, message: InboundMessage, *, within: timedelta) -> Answer:
+        raise StorageUnavailable("This adapter takes no messages.")
 
 
 def names() -> list[str]:

@@ -5,6 +5,7 @@ Who is who comes from the tables here, or from the resolver that the settings na
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from botsrt.core.messages import Sender
 from botsrt.core.states import HistoryKind, Proof, SessionScope
 from botsrt.models import BotSession, Contact, HistoryMessage, IdentityLink, Person, PersonMerge
 from botsrt.services import audit, lanes, resolvers, sql
+
+logger = logging.getLogger(__name__)
 
 #: ``last_seen_at`` moves at most this often, so that a busy contact does not cost a write per message.
 SEEN_RESOLUTION = timedelta(minutes=1)
@@ -423,6 +426,39 @@ def declare_alias(*, platform: str, user_id: str, same_as: str, actor: Actor, re
             now=now,
         )
         lanes.move(contact_ids=[contact.pk], lane=lane_of(root), now=now)
+
+
+def known_as(*, platform: str, user_id: str, aliases: Sequence[str], now: datetime) -> None:
+    """The platform says that one human has all these ids: from now on they are one contact.
+
+    The one with links or aliases is what the other stands for, else the blocked one, else the older one. Where that
+    would undo what staff decided, nothing is changed, and it is logged.
+    """
+    with transaction.atomic():
+        for alias in aliases:
+            one, _ = _contact(platform, user_id, now=now)
+            other, _ = _contact(platform, alias, now=now)
+            if one.root_id == other.root_id:
+                continue
+            first, second = sorted((one, other), key=lambda each: (not _is_bound(each), not each.is_blocked, each.pk))
+            try:
+                if second.is_blocked and not first.is_blocked:
+                    raise Conflict(f"{second} is blocked.")
+                declare_alias(
+                    platform=platform,
+                    user_id=second.platform_user_id,
+                    same_as=(first.alias_of or first).platform_user_id,
+                    actor=SYSTEM,
+                    reason="The platform names both ids for one human.",
+                    now=now,
+                )
+            except Conflict as error:
+                logger.warning("%s and %s are said to be one human, but stay two: %s", one, other, error)
+
+
+def _is_bound(contact: Contact) -> bool:
+    """Whether others stand for it, it stands for another one, or it is linked to a person."""
+    return bool(contact.alias_of_id) or contact.aliases.exists() or bool(persons_of([contact.pk]))
 
 
 def end_alias(*, platform: str, user_id: str, actor: Actor, reason: str = "", now: datetime) -> None:

@@ -43,9 +43,6 @@ BY_PROGRAM = "completed_by_program"
 #: Ids in one statement at most.
 _CHUNK = 500
 
-#: How the message ids begin that are given here, because no platform gave one.
-_SAID = "said-"
-
 #: Platform of whoever speaks in a group's session without being on its platform.
 _OPERATOR_PLATFORM = "console"
 
@@ -116,7 +113,7 @@ def say(*, session_id: str, text: str, actor: Actor, sender_name: str = "", now:
             account=session.account,
             channel_id=route.channel_id,
             thread_id=route.thread_id,
-            message_id=f"{_SAID}{uuid.uuid4().hex}",
+            message_id=f"{keys.SAID}{uuid.uuid4().hex}",
             sender=Sender(user_id=contact.platform_user_id, display_name=sender_name),
             text=text,
             chat_type=ChatType.DIRECT if session.scope == SessionScope.PER_USER else ChatType.GROUP,
@@ -265,7 +262,7 @@ def _discard(rows: QuerySet[JournalEntry], *, reason: str, now: datetime) -> int
 
 def _discard_orphans(session: BotSession, *, now: datetime) -> None:
     orphans = JournalEntry.objects.filter(
-        lane=session.lane, session=session, message_id__startswith=_SAID, available_at__lte=now
+        lane=session.lane, session=session, message_id__startswith=keys.SAID, available_at__lte=now
     )
     _discard(orphans, reason="Whoever said this went away before the answer.", now=now)
 

@@ -14,13 +14,13 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Max, Q, QuerySet
 
-from botsrt.core import backoff, redact
+from botsrt.core import backoff, keys, redact
 from botsrt.core.actors import Actor
 from botsrt.core.errors import Conflict, InvalidInput, NotFound
 from botsrt.core.messages import Button, OutboundMessage, Route, SendReceipt
-from botsrt.core.states import EntryState, OutboxState, Outcome
+from botsrt.core.states import WITHOUT_MESSAGE, EntryState, OutboxState, Outcome
 from botsrt.models import Contact, JournalEntry, OutboxMessage, Pairing
 from botsrt.services import audit, codes, news, nudge, sessions, sql
 from botsrt.services.batches import batched, only
@@ -149,6 +149,16 @@ def _claimed(row: _Row, requests: Mapping[int, Pairing]) -> ClaimedSend:
         platform=row.platform,
         is_resend=bool(row.is_resend),
     )
+
+
+def heard_at(*, outbox_id: int) -> datetime | None:
+    """When the chat that a message goes to last wrote to its bot; None: it is not known here."""
+    row = OutboxMessage.objects.filter(pk=outbox_id).values("platform", "account", "channel_id").first()
+    if row is None:
+        return None
+    came = JournalEntry.objects.filter(**row).exclude(kind__in=WITHOUT_MESSAGE)
+    latest: datetime | None = came.exclude(message_id__startswith=keys.SAID).aggregate(at=Max("received_at"))["at"]
+    return latest
 
 
 # -- how a call ends ----
@@ -318,10 +328,22 @@ def hold_late(*, late_after: timedelta, now: datetime) -> int:
 
 
 def unknown(
-    *, accounts: Collection[str], limit: int, made_before: datetime | None = None, now: datetime
+    *,
+    accounts: Collection[str],
+    limit: int,
+    made_before: datetime | None = None,
+    patience: timedelta = timedelta(),
+    now: datetime,
 ) -> list[ClaimedSend]:
-    """Messages of ``accounts`` whose fate is open and due to be looked into; those that ``repeat`` takes are not."""
-    due = OutboxMessage.objects.filter(state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now)
+    """Messages of ``accounts`` whose fate is open and due to be looked into.
+
+    Args:
+        made_before: younger ones are not among them: ``repeat`` takes those.
+        patience: they are due only so long after: the platform may tell by itself.
+    """
+    due = OutboxMessage.objects.filter(
+        state=OutboxState.UNKNOWN, account__in=accounts, next_attempt_at__lte=now - patience
+    )
     if made_before is not None:
         due = due.filter(created_at__lte=made_before)
     rows = [_Row(*row) for row in due.order_by("id").values_list(*_Row._fields)[:limit]]

@@ -45,7 +45,7 @@ from botsrt.core.errors import (
     TargetGone,
     UnreadableUpdate,
 )
-from botsrt.core.messages import Button, InboundMessage, OutboundMessage, Route
+from botsrt.core.messages import Answer, Button, DeliveryReport, InboundMessage, OutboundMessage, Route
 from botsrt.core.ports import Adapter, BotConfig, WebhookRequest
 from botsrt.core.states import ChatType, EventKind
 
@@ -87,6 +87,9 @@ class RecordingSink:
     deliveries: list[InboundMessage] = field(default_factory=list)  # every successful call, duplicates included
     unreadable: list[Unreadable] = field(default_factory=list)
     migrations: list[tuple[str, str]] = field(default_factory=list)
+    reports: list[DeliveryReport] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)  # what became of every message
+    waits: list[timedelta] = field(default_factory=list)  # how long each caller would have waited for it
     refusals: int = 0  # how many more calls end in StorageUnavailable
     refused: int = 0  # how many did
     held: int = 0  # how many calls wait for ``gate`` now
@@ -114,6 +117,14 @@ class RecordingSink:
 
     async def newest(self, *, limit: int) -> Sequence[InboundMessage]:
         return self.messages[::-1][:limit]
+
+    async def reported(self, reports: Sequence[DeliveryReport]) -> None:
+        await self._pass()
+        self.reports += reports
+
+    async def answer_to(self, message: InboundMessage, *, within: timedelta) -> Answer:
+        self.waits.append(within)
+        return self.answer
 
     def texts(self) -> list[str]:
         return [message.text for message in self.messages]
@@ -254,7 +265,7 @@ class World(ABC):
     wrong_credentials: Mapping[str, str]  # well formed, and refused by the platform
     identity: str  # what ``probe`` answers
     direct: Route  # the person's chat
-    threaded: Route  # a thread of the group
+    threaded: Route  # a thread of the group; the direct chat where the platform has no groups
     replying: Route  # the direct chat, with ``reply_to`` a message that the person wrote
     receiver: WebhookReceiver | None = None  # set where the platform calls us
 
@@ -978,7 +989,8 @@ class ButtonsContract:
         assert message.sender.user_id == pressed.user_id
         assert message.message_id == pressed.message_id
         assert (message.channel_id, message.thread_id) == (route.channel_id, route.thread_id)
-        assert message.chat_type is (ChatType.DIRECT if place == "direct" else ChatType.GROUP)
+        is_direct = place == "direct" or not world.adapter_class.capabilities.has_groups
+        assert message.chat_type is (ChatType.DIRECT if is_direct else ChatType.GROUP)
         assert message.is_mentioned
 
     async def test_a_redelivered_press_is_one_event(self, world: World, sink: RecordingSink) -> None:

@@ -42,7 +42,16 @@ def test_broken_input_is_read_or_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["telegram.update", "slack.payload", "slack.envelope", "discord.event", "message.stored"]
+    "name",
+    [
+        "telegram.update",
+        "slack.payload",
+        "slack.envelope",
+        "discord.event",
+        "whatsapp.event",
+        "webhook.call",
+        "message.stored",
+    ],
 )
 @settings(max_examples=40, derandomize=True)
 @given(value=_ANY_JSON, data=st.data())
@@ -57,7 +66,7 @@ def test_any_json_is_read_or_refused(name: str, value: Any, data: st.DataObject)
 
 
 @pytest.mark.parametrize(
-    "name", ["chat.words", "site.filter", "shell.words", "identity.file", "web.frame", "reply.text"]
+    "name", ["chat.words", "site.filter", "shell.words", "identity.file", "web.frame", "webhook.mapping", "reply.text"]
 )
 @settings(max_examples=40, derandomize=True)
 @given(text=st.text(max_size=200))

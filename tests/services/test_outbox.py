@@ -232,3 +232,19 @@ def test_a_receipt_of_any_length_fits():
     (claimed,) = claim_sends()
     receipt = SendReceipt(platform_message_id="x" * 999)
     assert outbox.mark_sent(outbox_id=claimed.message.outbox_id, worker_id=WORKER, receipt=receipt, now=NOW)
+
+
+def test_a_platform_that_tells_by_itself_is_given_time_to():
+    answered("Hello", "Hi there")
+    (claim,) = claim_sends()
+    outbox.mark_unknown(outbox_id=claim.message.outbox_id, worker_id=WORKER, error="cut", now=NOW)
+
+    def due(**when: float) -> int:
+        patience = timedelta(seconds=10)
+        claims = outbox.unknown(
+            accounts=[ACCOUNT], patience=patience, limit=9, now=later(**when)
+        )
+        return len(claims)
+
+    assert len(outbox.unknown(accounts=[ACCOUNT], limit=9, now=NOW)) == 1
+    assert (due(seconds=0), due(seconds=9), due(seconds=10)) == (0, 0, 1)

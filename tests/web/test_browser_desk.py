@@ -210,7 +210,7 @@ def test_a_replay_is_shown_as_the_database_has_it(site: Site, alice: BrowserCont
     row(page, "fine: say it twice").locator(".row-link").click()
     page.locator("#drawer").get_by_role("link", name="Send", exact=False).click()
     page.get_by_role("dialog").get_by_role("button", name="Send").click()
-    expect(page.locator("#drawer .badge").first).to_have_text("sent")
+    expect(page.locator("#drawer .badge").first).to_have_text("✓sent")
 
 
 def test_a_dry_run_is_shown_in_place(site: Site, alice: BrowserContext) -> None:

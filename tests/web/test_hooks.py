@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.test import AsyncClient
+from django.utils import timezone
 
 from botsrt.core.errors import (
     AlreadyExists,
@@ -27,7 +28,9 @@ from botsrt.core.ports import WebhookRequest, WebhookResponse
 from botsrt.models import JournalEntry
 from botsrt.runtime import platforms, webhooks
 from botsrt.services import journal
+from tests.adapters.contract import PAYLOADS
 from tests.factories import a_bot
+from tests.fakes import webhook, whatsapp
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -222,3 +225,52 @@ async def test_other_methods_are_refused(telegram_bot: None, bridge: None, metho
 async def test_a_get_is_answered_by_the_adapter(telegram_bot: None, bridge: None) -> None:
     check_refusal(await AsyncClient().get(URL), 403, "forged")
     assert await stored() == []
+
+
+# -- platforms that only call ----
+
+
+async def a_bot_of(platform: str, account: str, credentials: dict[str, str], settings: dict[str, str]) -> None:
+    shape = platforms.shape(platform)
+    await sync_to_async(a_bot)(
+        account, platform=platform, shape=shape, credentials=credentials, settings=settings, now=timezone.now()
+    )
+
+
+async def test_whatsapp_proves_the_address_and_calls_it(bridge: None) -> None:
+    credentials = {"access_token": "EAAG-token-of-the-line", "app_secret": SECRET, "verify_token": "a-word-of-ours"}
+    await a_bot_of("whatsapp", "line", credentials, {"phone_number_id": whatsapp.NUMBER_ID})
+    url = "/hooks/whatsapp/line/"
+    query = {"hub.mode": "subscribe", "hub.verify_token": "a-word-of-ours", "hub.challenge": "<b>1158201444</b>"}
+    response = await AsyncClient().get(url, query)
+    assert (response.status_code, response.content) == (200, b"<b>1158201444</b>")
+    assert response["Content-Type"].startswith("text/plain")
+    assert response["X-Content-Type-Options"] == "nosniff"
+    check_refusal(await AsyncClient().get(url, {**query, "hub.verify_token": "another"}), 403, "forged")
+    body = (PAYLOADS / "whatsapp" / "text.json").read_bytes()
+    for secret, status in (("another", 403), (SECRET, 200)):
+        headers = {"X-Hub-Signature-256": whatsapp.signature(body, secret)}
+        answer = await AsyncClient().post(url, body, content_type="application/json", headers=headers)
+        assert answer.status_code == status
+    assert await stored() == ["Does it come in another color?"]
+
+
+async def test_a_program_is_told_what_to_mend(bridge: None) -> None:
+    await a_bot_of("webhook", "erp", {"secret": SECRET}, {"wait_seconds": "0"})
+
+    async def call(body: bytes, **changed: str) -> Any:
+        headers = {**webhook.signed(body, nonce="nonce-of-a-call", secret=SECRET), **changed}
+        del headers["Content-Type"]
+        return await AsyncClient(enforce_csrf_checks=True).post(
+            "/hooks/webhook/erp/", body, content_type="application/json", headers=headers
+        )
+
+    good = b'{"user_id": "u", "text": "Hello"}'
+    assert "X-Webhook-Signature: missing or wrong; sign" in check_refusal(
+        await call(good, **{"X-Webhook-Signature": "v1=0"}), 403, "forged"
+    )
+    assert "text: '{text}' gives nothing" in check_refusal(await call(b'{"user_id": "u"}'), 400, "unreadable")
+    assert "send a JSON object" in check_refusal(await call(b"text=Hello"), 400, "unreadable")
+    response = await call(good)
+    assert (response.status_code, json.loads(response.content)["status"]) == (202, "waiting")
+    assert await stored() == ["Hello"]

@@ -59,7 +59,7 @@ _QUERIES: dict[str, tuple[str, ...]] = {
     "pairings/": ("", "tab=approved", "tab=blocked", "tab=history"),
     "dlq/": ("", "tab=discarded", "q=script"),
     "deliveries/": ("", "q=state:unknown", "q=state:dead"),
-    "bots/+add/": ("platform=telegram", "platform=slack", "platform=web"),
+    "bots/+add/": tuple(f"platform={name}" for name in ("telegram", "slack", "whatsapp", "webhook", "web")),
     "agents/+add/": ("kind=echo", "kind=python"),
 }
 

@@ -10,11 +10,25 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from botsrt.core.states import EventKind, Handler, HistoryKind
-from botsrt.models import Bot, BotSession, HistoryMessage
-from botsrt.services import handling, identity
+from botsrt.core.messages import DeliveryReport
+from botsrt.core.states import EventKind, Fate, Handler, HistoryKind
+from botsrt.models import Bot, BotSession, HistoryMessage, OutboxMessage
+from botsrt.services import handling, identity, receipts
 from praisonweb.dashboard.paging import PAGE_SIZE
-from tests.factories import ALICE, NOW, a_bot, a_message, answered, asks, claim_one, finish, later, parked, received
+from tests.factories import (
+    ALICE,
+    NOW,
+    a_bot,
+    a_message,
+    answered,
+    asks,
+    claim_one,
+    finish,
+    later,
+    parked,
+    received,
+    send_all,
+)
 from tests.web.acting import HARMLESS, HOSTILE, read
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -251,3 +265,67 @@ def test_the_list_costs_the_same_however_many_wait(
         received(a_message("Hello", user_id=f"u-{number}", channel_id=f"c-{number}"))
     with django_assert_max_num_queries(11):
         assert row_of(read(staff_client, "/people/")).count("pending") == 12
+
+
+# -- ticks ----
+
+
+def tell(fate: Fate, number: int = 0, error: str = "") -> None:
+    """The platform tells what became of a part of the answer."""
+    row = OutboxMessage.objects.order_by("id")[number]
+    report = DeliveryReport(
+        idempotency_key=row.idempotency_key, platform_message_id="wamid.1", fate=fate, at=later(minutes=1), error=error
+    )
+    assert receipts.record(account=row.account, reports=[report], now=later(hours=1)) == 1
+
+
+def ticks(client: Client) -> list[tuple[str, str]]:
+    """What the eye sees and what is read aloud, of each message that went out."""
+    html = read(client, f"/people/{BotSession.objects.get().pk}/")
+    return re.findall(r'<span class="ticks" aria-hidden="true">(.*?)</span>(.*?)</span>', html)
+
+
+def test_what_became_of_an_answer_is_shown_as_ticks(bot: Bot, staff_client: Client) -> None:
+    answered("Hello", "Hi there")
+    assert ticks(staff_client) == []
+    send_all()
+    assert ticks(staff_client) == [("✓", "sent")]
+    tell(Fate.DELIVERED)
+    assert ticks(staff_client) == [("✓✓", "delivered")]
+    tell(Fate.READ)
+    assert ticks(staff_client) == [("✓✓", "read")]
+    html = read(staff_client, f"/people/{BotSession.objects.get().pk}/")
+    assert 'title="The person read it, at 2026-01-15 12:01:00 UTC."' in html
+    tell(Fate.DELIVERED)
+    assert ticks(staff_client) == [("✓✓", "read")]
+
+
+def test_an_answer_in_parts_got_as_far_as_its_last_part(bot: Bot, staff_client: Client) -> None:
+    received("Hello")
+    finish(claim_one(), ("one", "two"))
+    send_all()
+    tell(Fate.READ, 0)
+    assert ticks(staff_client) == [("✓", "sent")]
+    tell(Fate.DELIVERED, 1)
+    assert ticks(staff_client) == [("✓✓", "delivered")]
+
+
+def test_an_answer_that_failed_on_the_way_says_why(bot: Bot, staff_client: Client) -> None:
+    answered("Hello", "Hi there")
+    send_all()
+    tell(Fate.FAILED, error="More than 24 hours have passed.")
+    html = read(staff_client, f"/people/{BotSession.objects.get().pk}/")
+    assert "More than 24 hours have passed." in html
+    assert ticks(staff_client) == []
+    row = OutboxMessage.objects.get()
+    assert "More than 24 hours have passed." in read(staff_client, f"/deliveries/{row.pk}/")
+
+
+def test_receipts_are_on_the_pages_of_a_delivery_and_of_its_message(bot: Bot, staff_client: Client) -> None:
+    entry = answered("Hello", "Hi there")
+    send_all()
+    tell(Fate.READ)
+    html = read(staff_client, f"/deliveries/{OutboxMessage.objects.get().pk}/")
+    assert "<dt>Delivered</dt>" in html
+    assert "<dt>Read</dt>" in html
+    assert " read</" in read(staff_client, f"/journal/{entry.pk}/?tab=trace")

@@ -31,7 +31,9 @@ class Command(cli.VerbCommand):
             verb = add(name, help_text)
             verb.add_argument("account", help="the bot's stable name")
             if name == "add":
-                verb.add_argument("--platform", required=True, help="telegram, slack, discord, web, console, …")
+                verb.add_argument(
+                    "--platform", required=True, help="telegram, slack, discord, whatsapp, webhook, web, console, …"
+                )
             verb.add_argument("--agent", help="which agent answers (echo)")
             verb.add_argument(
                 "--credential", action="append", metavar="K=V", help="K=env:NAME is read from the environment"

@@ -24,7 +24,7 @@ _COUNTED = 1_000
 KEYS = (
     Key(name="state", help="where it stands", choices=tuple(OutboxState)),
     Key(name="bot", help="the bot's name"),
-    Key(name="platform", help="telegram, slack, discord, web, …"),
+    Key(name="platform", help="telegram, slack, discord, whatsapp, webhook, web, …"),
     Key(name="source", help="who speaks", choices=tuple(OutboxSource)),
     Key(name="chat", help="the platform's chat id"),
     Key(name="entry", help="the number of the message that is answered"),

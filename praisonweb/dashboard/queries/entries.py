@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from botsrt.core.access import Reason
@@ -54,7 +55,7 @@ _ITEMS = {
 _SENDS = {
     OutboxState.PENDING: Standing(word="pending", tone=Tone.BUSY, text="It waits to be sent."),
     OutboxState.SENDING: Standing(word="sending", tone=Tone.BUSY, text="The call to the platform is under way."),
-    OutboxState.SENT: Standing(word="sent", tone=Tone.GOOD),
+    OutboxState.SENT: Standing(word="sent", tone=Tone.GOOD, ticks="✓"),
     OutboxState.UNKNOWN: Standing(word="unknown", tone=Tone.BAD, text="Sending was cut: it may have arrived, or not."),
     OutboxState.HELD: Standing(word="held", tone=Tone.WARN, text="It waits for staff; it was not sent."),
     OutboxState.DEAD: Standing(word="dead", tone=Tone.IDLE, text="It was refused, or withdrawn."),
@@ -75,6 +76,13 @@ def item_standing(item: DLQItem) -> Standing:
 
 
 def send_standing(row: OutboxMessage) -> Standing:
+    """Where a message on its way out stands; what the platform told of it since, where it tells."""
+    if row.state == OutboxState.SENT and row.read_at:
+        text = f"The person read it, at {row.read_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
+        return Standing(word="read", tone=Tone.GOOD, text=text, ticks="✓✓")
+    if row.state == OutboxState.SENT and row.delivered_at:
+        text = f"It is on the person's device, since {row.delivered_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
+        return Standing(word="delivered", tone=Tone.GOOD, text=text, ticks="✓✓")
     return _SENDS[OutboxState(row.state)]
 
 

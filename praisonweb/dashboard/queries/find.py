@@ -98,7 +98,12 @@ _ACTS = (
     ),
     _Place(label="See what humans have in hand", url_name="people", icon="person", words="takeover", query="tab=human"),
     _Place(label="See sends that are unknown", url_name="deliveries", icon="outbox", query="q=state%3Aunknown"),
-    _Place(label="Add a bot", url_name="bot_add", icon="bot", words="new connect platform telegram slack discord"),
+    _Place(
+        label="Add a bot",
+        url_name="bot_add",
+        icon="bot",
+        words="new connect platform telegram slack discord whatsapp webhook",
+    ),
     _Place(label="Add an agent", url_name="agent_add", icon="spark", words="new model"),
     _Place(label="Change your password", url_name="password", icon="key", words="account"),
     _Place(label="Set up the second factor", url_name="second_factor", icon="key", words="totp recovery codes account"),

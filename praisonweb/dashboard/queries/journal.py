@@ -57,7 +57,7 @@ MAX_JSON_CHARS = 100_000
 
 KEYS = (
     Key(name="bot", help="the bot's name"),
-    Key(name="platform", help="telegram, slack, discord, web, …"),
+    Key(name="platform", help="telegram, slack, discord, whatsapp, webhook, web, …"),
     Key(name="state", help="where it stands", choices=tuple(EntryState)),
     Key(name="kind", help="what it is", choices=tuple(EventKind)),
     Key(name="from", help="the person's id, handle or name"),
@@ -484,6 +484,9 @@ def _trace(row: JournalEntry, item: DLQItem | None, *, scope: Scope) -> Iterator
                 title=f"{part.source.capitalize()} {part.pk} sent",
                 text=f"The platform calls it {part.platform_message_id}." if part.platform_message_id else "",
             )
+        for at, word in ((part.delivered_at, "delivered"), (part.read_at, "read")):
+            if at:
+                yield Station(at=at, tone=Tone.GOOD, title=f"{part.source.capitalize()} {part.pk} {word}")
     if item is not None:
         yield Station(
             at=item.first_failed_at, tone=Tone.BAD, title="Put into the dead letter queue", text=item.error_class

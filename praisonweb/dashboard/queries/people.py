@@ -71,7 +71,7 @@ MAX_NEWER = 99
 _CHARS = 160
 
 KEYS = (
-    Key(name="platform", help="telegram, slack, discord, web, …"),
+    Key(name="platform", help="telegram, slack, discord, whatsapp, webhook, web, …"),
     Key(name="bot", help="the bot's name"),
     Key(name="from", help="the person's id, handle or name"),
     Key(name="kind", help="who said it, and how", choices=("user", "bot", "staff", "mirror", "note", "command")),
@@ -753,15 +753,20 @@ def _ticks(rows: Collection[HistoryMessage]) -> dict[int, tuple[Standing, str]]:
     by_key = {f"{row.mirror_key}:0": row.pk for row in rows if row.kind == HistoryKind.STAFF and row.mirror_key}
     parts: defaultdict[int, list[OutboxMessage]] = defaultdict(list)
     sent = OutboxMessage.objects.filter(Q(turn__in=by_turn) | Q(idempotency_key__in=by_key))
-    for part in sent.only("turn", "idempotency_key", "state", "error"):
+    for part in sent.only("turn", "idempotency_key", "state", "error", "delivered_at", "read_at"):
         pk = by_key.get(part.idempotency_key) or (by_turn.get(part.turn_id) if part.turn_id else None)
         if pk is not None:
             parts[pk].append(part)
     return {
         pk: (entries.send_standing(worst), worst.error)
         for pk, found in parts.items()
-        for worst in [min(found, key=lambda part: _WORST.index(OutboxState(part.state)))]
+        for worst in [min(found, key=_how_far)]
     }
+
+
+def _how_far(part: OutboxMessage) -> tuple[int, bool, bool]:
+    """Smaller is worse; of those that were sent, the one that got least far."""
+    return _WORST.index(OutboxState(part.state)), part.delivered_at is not None, part.read_at is not None
 
 
 def _not_in_history(session_pks: Collection[int], lane: str, scope: Scope) -> QuerySet[JournalEntry]:

@@ -26,6 +26,7 @@ class Standing:
     word: str
     tone: Tone
     text: str = ""  # one sentence that explains it; empty: the word is enough
+    ticks: str = ""  # how messengers draw it, for the eye alone
 
 
 #: Why an entry ended as it did, or waits, as a sentence: the gate's reasons, and what else can stand in their place.

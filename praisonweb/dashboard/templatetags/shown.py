@@ -26,7 +26,10 @@ register = template.Library()
 _PLATFORMS = {"web": "Web chat", "whatsapp": "WhatsApp"}
 
 #: Platforms whose mark has a colour of its own.
-_MARKED = {"telegram", "slack", "discord", "whatsapp", "web", "console"}
+_MARKED = {"telegram", "slack", "discord", "whatsapp", "webhook", "web", "console"}
+
+#: Letters of marks that would look like another platform's; the others are the name's first two.
+_LETTERS = {"webhook": "Hk"}
 
 #: Marks that turn the reading direction around or take no room (Unicode UAX 9), and control characters but tab and
 #: line break: with them a text can look like another one.
@@ -139,7 +142,7 @@ def platform_mark(name: str) -> SafeString:
         '<span class="mark mark-{}" title="{}"><span aria-hidden="true">{}</span><span class="unseen">{}</span></span>',
         name if name in _MARKED else "other",
         platform(name),
-        name[:2].capitalize(),
+        _LETTERS.get(name, name[:2].capitalize()),
         platform(name),
     )
 
