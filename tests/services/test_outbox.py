@@ -241,9 +241,7 @@ def test_a_platform_that_tells_by_itself_is_given_time_to():
 
     def due(**when: float) -> int:
         patience = timedelta(seconds=10)
-        claims = outbox.unknown(
-            accounts=[ACCOUNT], patience=patience, limit=9, now=later(**when)
-        )
+        claims = outbox.unknown(accounts=[ACCOUNT], patience=patience, limit=9, now=later(**when))
         return len(claims)
 
     assert len(outbox.unknown(accounts=[ACCOUNT], limit=9, now=NOW)) == 1
