@@ -112,9 +112,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         # FULL: an acknowledged message survives a power cut. Group commit pays for it (docs/adr/0002).
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;",
     }
-else:
-    DATABASES["default"]["CONN_MAX_AGE"] = 60
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# CONN_MAX_AGE stays 0: each request has a thread of its own, so a connection that outlived it would not be used again.
+# The database thread, which stays, keeps its own (runtime.db).
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="")

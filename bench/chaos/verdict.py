@@ -402,6 +402,7 @@ class Books:
         for name, state, seconds in self.database.rows(
             "SELECT application_name, state, extract(epoch FROM now() - state_change) FROM pg_stat_activity"
             " WHERE datname = 'chaos' AND application_name <> 'harness'"
+            " AND backend_start < now() - interval '1 second'"  # a younger one has not said its name yet
         ):
             counts[name] += 1
             if name not in alive:

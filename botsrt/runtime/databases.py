@@ -105,8 +105,8 @@ def _enter(where: Place) -> None:
 
 def _settings(where: Place) -> dict[str, Any]:
     if where.url:
-        return {**environ.Env.db_url_config(where.url), "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    return {"ENGINE": where.engine, "NAME": where.name, "OPTIONS": _SQLITE_OPTIONS, "CONN_MAX_AGE": None}
+        return dict(environ.Env.db_url_config(where.url))
+    return {"ENGINE": where.engine, "NAME": where.name, "OPTIONS": _SQLITE_OPTIONS}
 
 
 def _migrate(where: Place) -> None:

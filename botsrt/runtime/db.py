@@ -18,7 +18,15 @@ from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, connections, transaction
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    connections,
+    transaction,
+)
 
 from botsrt import conf
 from botsrt.core.errors import StorageUnavailable
@@ -32,8 +40,9 @@ logger = logging.getLogger(__name__)
 _DATABASE_FAILED = (OperationalError, InterfaceError)
 
 
-#: How often the connection is looked after.
+#: How often the connection is looked after, and how long it is used at most.
 _LOOK_AFTER_SECONDS = 1.0
+_CONNECTION_SECONDS = 60
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,6 +135,9 @@ class Database:
         try:
             if self._enter is not None:
                 self._enter()
+            # Unlike a request's, this thread lives as long as the process.
+            kept = {"CONN_MAX_AGE": _CONNECTION_SECONDS, "CONN_HEALTH_CHECKS": True}
+            connection.settings_dict = {**connection.settings_dict, **kept}
         except Exception as error:  # noqa: BLE001  handed to every caller
             return error
         return None
