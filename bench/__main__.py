@@ -30,7 +30,7 @@ _POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0
 
 _TITLES = {
     "receive": "Receive: new messages stored per second, 64 callers",
-    "cycle": "Cycle: receive, claim and finish through the bridge, per second, 64 callers",
+    "cycle": "Cycle: receive, claim (for all that wait, as a worker does) and finish, per second, 64 callers",
     "turn": "Whole turns: received, gated, answered by echo, committed, sent, per second, 1,000 contacts",
     "misbehaving": "Event loop while agents raise, hang, block, say nothing or 100,000 characters",
     "memory": "Memory: growth over 10,000 new contacts",

@@ -322,6 +322,7 @@ def _bury(entries: QuerySet[JournalEntry], *, now: datetime) -> int:
     items = dict(DLQItem.objects.filter(entry__in=ids).values_list("pk", "fingerprint"))
     _forget_acts("dlq", items)
     JournalEntry.objects.filter(pk__in=ids).delete()
+    # In any state: named, because the index begins with it.
     others = DLQItem.objects.filter(state__in=list(DLQState), fingerprint__in=items.values())
     _forget_acts("dlq_group", set(items.values()) - set(others.values_list("fingerprint", flat=True)))
     JournalEntry.objects.bulk_create(
