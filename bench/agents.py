@@ -1,4 +1,4 @@
-"""Agents that misbehave, or are made anew for each message: targets of kind ``python``."""
+"""Agents that answer at once, wait, misbehave, or are made anew for each message: targets of kind ``python``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from botsrt.agents.threads import Gate
 from botsrt.core.ports import AgentRequest
 
 _GATE = Gate(64)
+
+
+async def at_once(request: AgentRequest) -> str:
+    return request.text
+
+
+async def waits_50_ms(request: AgentRequest) -> str:
+    await asyncio.sleep(0.05)
+    return request.text
 
 
 async def raises(request: AgentRequest) -> str:

@@ -32,6 +32,7 @@ from django.utils import timezone  # noqa: E402
 from bench import world  # noqa: E402
 from bench.platforms.null import Adapter  # noqa: E402
 from botsrt import conf  # noqa: E402
+from botsrt.core.messages import InboundMessage  # noqa: E402
 from botsrt.runtime import garbage  # noqa: E402
 from botsrt.runtime.db import Database  # noqa: E402
 from botsrt.runtime.intake import Intake  # noqa: E402
@@ -122,22 +123,38 @@ class _Desk:
 
 async def turn(database: Database) -> dict[str, Any]:
     """Whole turns: received, gated, answered by the echo agent, finished, sent. Counted when sent."""
-    config = conf.load()
+    return await _answering(database, account=world.ACCOUNT, contacts=world.CONTACTS, config=conf.load())
+
+
+async def alone(database: Database) -> dict[str, Any]:
+    """Whole turns of one contact, who writes again when answered."""
+    await database.call(world.add_bot, account="alone", agent="at_once")
+    return await _answering(database, account="alone", contacts=1, config=conf.load())
+
+
+async def shared(database: Database) -> dict[str, Any]:
+    """Whole turns of 1,000 contacts of one agent that takes 50 ms for each, in 256 slots."""
+    await database.call(world.add_bot, account="shared", agent="waits_50_ms")
+    config = dataclasses.replace(conf.load(), concurrency=256)
+    return await _answering(database, account="shared", contacts=world.CONTACTS, config=config)
+
+
+async def _answering(database: Database, *, account: str, contacts: int, config: conf.RuntimeConfig) -> dict[str, Any]:
+    """Answers per second of one worker, while everybody waits for their answer before they write again."""
     worker = Worker(database=database, config=config)
     await worker.start()
-    intake = Intake(database, platform="null", account=world.ACCOUNT)
+    intake = Intake(database, platform="null", account=account)
     numbers = itertools.count()
     stop = asyncio.Event()
-    unanswered = asyncio.Semaphore(world.CONTACTS)  # everybody waits for their answer before they write again
+    unanswered = asyncio.Semaphore(contacts)
     Adapter.on_sent = lambda message: unanswered.release()
 
     async def writer() -> None:
         while not stop.is_set():
             await unanswered.acquire()
-            number = next(numbers)
-            await intake.receive(world.message(number % world.CONTACTS + 1, number))
+            await intake.receive(_message(account, next(numbers), contacts=contacts))
 
-    writers = [asyncio.create_task(writer()) for _ in range(CALLERS)]
+    writers = [asyncio.create_task(writer()) for _ in range(min(CALLERS, contacts))]
     await asyncio.sleep(1)  # warm
     gaps = asyncio.create_task(_loop_gaps())
     before, started, worked = Adapter.sent, time.perf_counter(), time.process_time()
@@ -149,6 +166,36 @@ async def turn(database: Database) -> dict[str, Any]:
     await asyncio.gather(*writers)
     await worker.stop()
     return {"per_second": round(rate), "cpu_us": round(cpu * 1_000_000), **await gaps}
+
+
+async def latency(database: Database) -> dict[str, Any]:
+    """From the call of the sink to the call of the platform: one message at a time, in a process with nothing to do."""
+    await database.call(world.add_bot, account="idle", agent="at_once")
+    worker = Worker(database=database, config=conf.load())
+    await worker.start()
+    intake = Intake(database, platform="null", account="idle")
+    sent: asyncio.Queue[float] = asyncio.Queue()
+    Adapter.on_sent = lambda message: sent.put_nowait(time.perf_counter())
+    times = []
+    for number in range(500):
+        began = time.perf_counter()
+        await intake.receive(_message("idle", number, contacts=world.CONTACTS))
+        times.append(await sent.get() - began)
+        await asyncio.sleep(0.02)
+    await worker.stop()
+    return {"messages": len(times), **_percentiles(times)}
+
+
+def _message(account: str, number: int, *, contacts: int) -> InboundMessage:
+    return dataclasses.replace(world.message(number % contacts + 1, number), account=account)
+
+
+def _percentiles(times: list[float]) -> dict[str, float]:
+    times.sort()
+    return {
+        "p50_ms": round(statistics.median(times) * 1000, 1),
+        "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 1),
+    }
 
 
 async def misbehaving(database: Database) -> dict[str, Any]:
@@ -216,13 +263,7 @@ async def _load(one: Callable[[int], Awaitable[None]]) -> dict[str, Any]:
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     seconds = time.perf_counter() - began
     gaps.cancel()
-    times.sort()
-    return {
-        "per_second": round(len(times) / seconds),
-        "p50_ms": round(statistics.median(times) * 1000, 1),
-        "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 1),
-        **await gaps,
-    }
+    return {"per_second": round(len(times) / seconds), **_percentiles(times), **await gaps}
 
 
 async def _loop_gaps() -> dict[str, float]:
@@ -275,6 +316,9 @@ KINDS = {
     "receive": receive,
     "cycle": cycle,
     "turn": turn,
+    "alone": alone,
+    "shared": shared,
+    "latency": latency,
     "misbehaving": misbehaving,
     "memory": memory,
 }

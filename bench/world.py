@@ -70,7 +70,7 @@ def add_bot(*, account: str, agent: str) -> None:
         actor=SYSTEM,
         now=now,
     )
-    changes = Changes(policy=UnknownUserPolicy.ALLOW, agent=agent)
+    changes = Changes(policy=UnknownUserPolicy.ALLOW, agent=agent, settings={"max_per_minute": "0"})
     bots.add(account=account, platform="null", shape=Shape(), changes=changes, actor=SYSTEM, now=now)
 
 

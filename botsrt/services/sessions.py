@@ -75,6 +75,8 @@ def _direct(first: Mapping[_Place, Said]) -> dict[_Place, Home]:
     new = {place: one for place, one in first.items() if place not in known}
     # A link moves the sessions that it finds; who says otherwise at any time is asked at any time.
     unsettled = new if identity.external() is None else first
+    if not unsettled:
+        return known
     lane_by_contact = identity.lanes_of([contact for _, contact, _ in unsettled.values()])
     if new:
         known |= _add_direct(new, lane_by_contact)

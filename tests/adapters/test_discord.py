@@ -149,10 +149,10 @@ class DiscordWorld(World):
         ]
 
     async def lose_network(self) -> None:
-        await self.server.stop()
+        await self.server.lose_network()
 
     async def restore_network(self) -> None:
-        await self.server.start()
+        await self.server.restore_network()
 
 
 @pytest.fixture

@@ -162,12 +162,12 @@ class SlackWorld(World):
     async def lose_network(self) -> None:
         if self.receiver:
             self._unplugged, self.receiver.adapter = self.receiver.adapter, None
-        await self.server.stop()
+        await self.server.lose_network()
 
     async def restore_network(self) -> None:
         if self.receiver:
             self.receiver.adapter = self._unplugged
-        await self.server.start()
+        await self.server.restore_network()
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ async def events_world(server: SlackServer) -> AsyncIterator[SlackWorld]:
     async with WebhookReceiver().serving() as receiver:
         server.set_events_url(f"{receiver.url}/hooks/slack/shop")
         yield SlackWorld(server, mode="events", receiver=receiver)
-        await server.stop()
+        await server.lose_network()
 
 
 @pytest.fixture
@@ -784,8 +784,8 @@ class TestSocket:
             if loss == "cut":
                 server.drop_connections()
             elif loss == "restart":
-                await server.stop()
-                await server.start()
+                await server.lose_network()
+                await server.restore_network()
             else:
                 server.freeze()
                 await server.until(lambda: not server.bot.connections, seconds=10)  # the client gave up on it

@@ -40,6 +40,8 @@ from typing import Any, Literal, Self
 
 from aiohttp import WSMsgType, web
 
+from tests.fakes.loopback import LoopbackServer
+
 #: Source: Create Message, ``content`` and ``nonce``; Component Reference.
 MAX_TEXT_CHARS = 2_000
 MAX_NONCE_CHARS = 25
@@ -204,11 +206,14 @@ VERBS = frozenset(
 )  # fmt: skip
 
 
-class DiscordServer:
+class DiscordServer(LoopbackServer):
     """The platform. Verbs that make events return the id of the message at once; deliveries run by themselves."""
 
+    max_body_bytes = 10 * 1024 * 1024
+    leaves_calls = False
+
     def __init__(self, *, port: int = 0) -> None:
-        self.port = port
+        super().__init__(port=port)
         self.answer_seconds = ANSWER_SECONDS
         self.nonce_seconds = NONCE_SECONDS
         self.heartbeat_ms = HEARTBEAT_MS
@@ -229,55 +234,35 @@ class DiscordServer:
         self._numbers = itertools.count(1)
         self._last_id = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._runner: web.AppRunner | None = None
         self.guild_id = self._new_id()
         self.add_user(ALICE, name="alice", global_name="Alice Example")
         self.bot = self.add_bot("shop")
 
     # -- life cycle ----
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     async def __aenter__(self) -> Self:
-        await self.start()
+        await self.restore_network()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.stop()
+        await self.lose_network()
 
-    async def start(self) -> None:
-        """Listen; after ``stop`` on the same port and with all that was said before."""
-        app = web.Application(client_max_size=10 * 1024 * 1024)
-        app.router.add_get("/gateway/", self._socket)
-        app.router.add_get("/files/{name}", self._file)
-        app.router.add_route("*", "/control/{verb}", self._control)
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/gateway/", self._socket)
+        router.add_get("/files/{name}", self._file)
+        router.add_route("*", "/control/{verb}", self._control)
         for name, (method, path) in _CALLS.items():
-            app.router.add_route(method, f"/api/v10{path}", self._call(name))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+            router.add_route(method, f"/api/v10{path}", self._call(name))
 
-    async def stop(self) -> None:
-        """Break all connections and stop listening; nothing is forgotten."""
-        if self._runner:
-            self.drop_connections()
-            await self._runner.cleanup()
-            self._runner = None
+    async def lose_network(self) -> None:
+        self.drop_connections()
+        await super().lose_network()
 
-    async def until(self, condition: Callable[[], object], *, seconds: float = 5.0) -> None:
-        """Wait until ``condition`` holds; TimeoutError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not so after {seconds} s; last calls {self.calls[-5:]}")
-            await asyncio.sleep(0.005)
+    def so_far(self) -> str:
+        return f"last calls {self.calls[-5:]}"
 
     def standing(self, channel: str) -> list[Sent]:
         """The messages of bots that stand in a channel, oldest first."""

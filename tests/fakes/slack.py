@@ -35,7 +35,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
@@ -43,6 +43,8 @@ from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import WSMsgType, web
+
+from tests.fakes.loopback import LoopbackServer
 
 #: Longest text of a message that is changed. Source: chat.update, the error msg_too_long.
 MAX_EDITED_CHARS = 4_000
@@ -186,11 +188,14 @@ VERBS = frozenset(
 )  # fmt: skip
 
 
-class SlackServer:
+class SlackServer(LoopbackServer):
     """The platform. Verbs that make events return the ts of the message at once; deliveries run by themselves."""
 
+    max_body_bytes = 10 * 1024 * 1024
+    leaves_calls = False
+
     def __init__(self, *, port: int = 0, max_retries: int | None = None) -> None:
-        self.port = port
+        super().__init__(port=port)
         self.max_retries = max_retries
         self.ack_seconds = ACK_SECONDS
         self.retry_seconds = RETRY_SECONDS
@@ -209,60 +214,40 @@ class SlackServer:
         self._duplicate_probability = 0.0
         self._random = random.Random(0)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._runner: web.AppRunner | None = None
         self._http: aiohttp.ClientSession | None = None
         self.add_user(ALICE, name="alice", real_name="Alice Example")
         self.bot = self.add_bot("shop")
 
     # -- life cycle ---------------------------------------------------------------------------------------------
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=10), connector=aiohttp.TCPConnector(limit=MAX_EVENT_CALLS)
         )
-        await self.start()
+        await self.restore_network()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.stop()
+        await self.lose_network()
         if self._http:
             await self._http.close()
 
-    async def start(self) -> None:
-        """Listen; after ``stop`` on the same port and with all that was said before."""
-        app = web.Application(client_max_size=10 * 1024 * 1024)
-        app.router.add_route("*", "/api/{method}", self._api)
-        app.router.add_get("/link/", self._socket)
-        app.router.add_get("/files-pri/{name}", self._file)
-        app.router.add_post("/control/{verb}", self._control)
-        app.router.add_get("/control/{verb}", self._control)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_route("*", "/api/{method}", self._api)
+        router.add_get("/link/", self._socket)
+        router.add_get("/files-pri/{name}", self._file)
+        router.add_post("/control/{verb}", self._control)
+        router.add_get("/control/{verb}", self._control)
 
-    async def stop(self) -> None:
-        """Break all connections and stop listening; nothing is forgotten."""
-        if self._runner:
-            self.drop_connections()
-            await self._runner.cleanup()
-            self._runner = None
+    async def lose_network(self) -> None:
+        self.drop_connections()
+        await super().lose_network()
 
-    async def until(self, condition: Callable[[], object], *, seconds: float = 5.0) -> None:
-        """Wait until ``condition`` holds; TimeoutError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not so after {seconds} s; last API calls {self.calls[-5:]}")
-            await asyncio.sleep(0.005)
+    def so_far(self) -> str:
+        return f"last API calls {self.calls[-5:]}"
 
     async def settled(self, *, seconds: float = 5.0) -> None:
         """Wait until every event was acknowledged or given up."""
@@ -652,7 +637,8 @@ class SlackServer:
     async def _push(self, delivery: Delivery) -> bool:
         """One attempt over a websocket; waits for one if the app has none."""
         bot = delivery.bot
-        await bot.connected.wait()
+        while not bot.connected.is_set():  # a connection may be gone again before those who waited for it run
+            await bot.connected.wait()
         if bot.is_frozen:
             return False
         envelope: dict[str, Any] = {

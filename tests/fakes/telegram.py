@@ -43,6 +43,8 @@ from typing import Any, Literal, Self
 import aiohttp
 from aiohttp import web
 
+from tests.fakes.loopback import LoopbackServer
+
 #: The token of the bot that every server begins with. Shaped like a real one, so that redaction can be tested.
 TOKEN = "7000000001:FAKE-telegram-token-of-the-shop-bot"
 
@@ -514,7 +516,7 @@ BOT_VERBS = frozenset(
 SERVER_VERBS = frozenset({"add_bot", "revoke", "block", "unblock", "fail_next", "chaos", "delete", "reset"})
 
 
-class TelegramServer:
+class TelegramServer(LoopbackServer):
     """The platform. ``async with`` starts and stops it; ``lose_network`` and ``restore_network`` keep what was said.
 
     Args:
@@ -522,8 +524,10 @@ class TelegramServer:
         keep: how many sent messages are remembered; None: all. ``sent_total`` counts all in any case.
     """
 
+    max_body_bytes = 64 * 1024 * 1024
+
     def __init__(self, *, port: int = 0, keep: int | None = None) -> None:
-        self.port = port
+        super().__init__(port=port)
         self.bots: dict[str, FakeBot] = {}  # by token
         self.sent: deque[Sent] = deque(maxlen=keep)
         self.sent_total = 0
@@ -538,7 +542,6 @@ class TelegramServer:
         self._fault_rate = 0.0
         self._duplicate_rate = 0.0
         self._random = random.Random(0)
-        self._runner: web.AppRunner | None = None
         self._http: aiohttp.ClientSession | None = None
         self._methods: dict[str, Callable[[FakeBot, dict[str, str]], Any]] = {
             "getme": self._get_me,
@@ -560,11 +563,6 @@ class TelegramServer:
 
     # -- life cycle ----
 
-    @property
-    def url(self) -> str:
-        """What goes into the bot's setting ``api_base_url``."""
-        return f"http://127.0.0.1:{self.port}"
-
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
         await self.restore_network()
@@ -577,38 +575,13 @@ class TelegramServer:
         if self._http:
             await self._http.close()
 
-    async def restore_network(self) -> None:
-        """Listen; after ``lose_network`` on the same port."""
-        app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_route("*", "/bot{token:[^/]*}/{method}", self._api)
-        app.router.add_get("/file/bot{token:[^/]*}/{path:.+}", self._file)
-        app.router.add_route("*", "/control/{verb}", self._control)
-        # A poller that hung up must not go on waiting: its successor would be told of a conflict.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_route("*", "/bot{token:[^/]*}/{method}", self._api)
+        router.add_get("/file/bot{token:[^/]*}/{path:.+}", self._file)
+        router.add_route("*", "/control/{verb}", self._control)
 
-    async def lose_network(self) -> None:
-        """Break all connections and stop listening; nothing is forgotten."""
-        if self._runner is None:
-            return
-        assert self._runner.server is not None
-        for site in list(self._runner.sites):
-            await site.stop()
-        for connection in list(self._runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await self._runner.cleanup()
-        self._runner = None
-
-    async def until(self, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-        """Wait until ``condition`` holds; TimeoutError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not so after {seconds} s; sent {self.sent_total}, calls {dict(self.calls)}")
-            await asyncio.sleep(0.005)
+    def so_far(self) -> str:
+        return f"sent {self.sent_total}, calls {dict(self.calls)}"
 
     # -- the world ----
 
@@ -969,7 +942,7 @@ class TelegramServer:
     async def post_webhook(self, webhook: Webhook, update: Json) -> int:
         """The status that the site answered; 0 when nobody did."""
         assert self._http is not None
-        if self._runner is None:  # the network is lost in both directions
+        if not self.is_reachable:  # the network is lost in both directions
             return 0
         headers = {"X-Telegram-Bot-Api-Secret-Token": webhook.secret} if webhook.secret else {}
         try:

@@ -20,12 +20,13 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import aiohttp
 from aiohttp import web
+
+from tests.fakes.loopback import LoopbackServer
 
 SECRET = "0123456789abcdef-of-the-erp-and-the-shop"
 
@@ -89,11 +90,11 @@ def signed(body: bytes, *, nonce: str, secret: str = SECRET, age: float = 0.0) -
     }
 
 
-class Partner:
+class Partner(LoopbackServer):
     """The program. ``async with`` starts and stops it; ``lose_network`` and ``restore_network`` keep what was said."""
 
     def __init__(self, *, port: int = 0) -> None:
-        self.port = port
+        super().__init__(port=port)
         self.secret = SECRET
         self.hook_url = ""
         self.got: list[Got] = []
@@ -103,7 +104,6 @@ class Partner:
         self._faults: deque[Fault] = deque()
         self._queues: dict[str, deque[Call]] = {}
         self._couriers: dict[str, asyncio.Task[None]] = {}
-        self._runner: web.AppRunner | None = None
         self._http: aiohttp.ClientSession | None = None
 
     @property
@@ -128,33 +128,11 @@ class Partner:
         if self._http:
             await self._http.close()
 
-    async def restore_network(self) -> None:
-        app = web.Application()
-        app.router.add_post("/answers", self._callback)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/answers", self._callback)
 
-    async def lose_network(self) -> None:
-        if self._runner is None:
-            return
-        assert self._runner.server is not None
-        for site in list(self._runner.sites):
-            await site.stop()
-        for connection in list(self._runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await self._runner.cleanup()
-        self._runner = None
-
-    async def until(self, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-        """Wait until ``condition`` holds; TimeoutError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not so after {seconds} s; got {len(self.got)}")
-            await asyncio.sleep(0.005)
+    def so_far(self) -> str:
+        return f"got {len(self.got)}"
 
     # -- calls of the hook ----
 
@@ -197,7 +175,7 @@ class Partner:
     async def _make(self, call: Call) -> None:
         status = 0
         answer: Json = {}
-        if self.hook_url and self._runner is not None:
+        if self.hook_url and self.is_reachable:
             status, answer = await self.post(call.body, headers=signed(call.body, nonce=call.nonce, secret=self.secret))
         call.answers.append(answer)
         call.statuses.append(status)

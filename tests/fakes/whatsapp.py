@@ -36,13 +36,14 @@ import random
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import web
+
+from tests.fakes.loopback import LoopbackServer
 
 NUMBER_ID = "106540352242922"
 DISPLAY_NUMBER = "+1 555-078-3881"
@@ -135,11 +136,11 @@ class Delivery:
     statuses: list[int]  # what the site answered; 0: nothing
 
 
-class WhatsAppServer:
+class WhatsAppServer(LoopbackServer):
     """The platform. ``async with`` starts and stops it; ``lose_network`` and ``restore_network`` keep what was said."""
 
     def __init__(self, *, port: int = 0) -> None:
-        self.port = port
+        super().__init__(port=port)
         self.token = ACCESS_TOKEN
         self.webhook_url = ""
         self.sent: list[Sent] = []
@@ -158,15 +159,9 @@ class WhatsAppServer:
         self._random = random.Random(0)
         self._queues: dict[str, deque[Delivery]] = {}
         self._couriers: dict[str, asyncio.Task[None]] = {}
-        self._runner: web.AppRunner | None = None
         self._http: aiohttp.ClientSession | None = None
 
     # -- life cycle ----
-
-    @property
-    def url(self) -> str:
-        """What goes into the bot's setting ``api_base_url``."""
-        return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
@@ -182,38 +177,14 @@ class WhatsAppServer:
         if self._http:
             await self._http.close()
 
-    async def restore_network(self) -> None:
-        """Listen; after ``lose_network`` on the same port."""
-        app = web.Application()
-        app.router.add_route("*", "/control/{verb}", self._control)
-        app.router.add_get("/files/{media}", self._file)
-        app.router.add_post("/{version}/{number}/messages", self._messages)
-        app.router.add_get("/{version}/{node}", self._node)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_route("*", "/control/{verb}", self._control)
+        router.add_get("/files/{media}", self._file)
+        router.add_post("/{version}/{number}/messages", self._messages)
+        router.add_get("/{version}/{node}", self._node)
 
-    async def lose_network(self) -> None:
-        """Break all connections and stop listening; nothing is forgotten."""
-        if self._runner is None:
-            return
-        assert self._runner.server is not None
-        for site in list(self._runner.sites):
-            await site.stop()
-        for connection in list(self._runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await self._runner.cleanup()
-        self._runner = None
-
-    async def until(self, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-        """Wait until ``condition`` holds; TimeoutError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not so after {seconds} s; sent {len(self.sent)}, calls {dict(self.calls)}")
-            await asyncio.sleep(0.005)
+    def so_far(self) -> str:
+        return f"sent {len(self.sent)}, calls {dict(self.calls)}"
 
     # -- the world ----
 
@@ -343,7 +314,7 @@ class WhatsAppServer:
 
     async def post(self, body: bytes, *, secret: str = APP_SECRET) -> int:
         """One signed call; 0 where nobody answers."""
-        if not self.webhook_url or self._runner is None:
+        if not self.webhook_url or not self.is_reachable:
             return 0
         assert self._http is not None
         headers = {"Content-Type": "application/json", "X-Hub-Signature-256": signature(body, secret)}
