@@ -13,6 +13,7 @@ import pytest
 from tests.acceptance.home import Home
 from tests.fakes.slack import SlackServer
 from tests.fakes.telegram import TOKEN, TelegramServer
+from tests.patience import SECOND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -88,14 +89,14 @@ async def test_stop_on_slack_ends_a_run_of_another_worker_on_telegram(home: Home
             telegram.bot.say("slow", user=7)
             await until_claimed(home)
             telegram.bot.say("/status", user=7)
-            assert await until(lambda: len(texts(telegram, 7)) == 2) < 1
+            assert await until(lambda: len(texts(telegram, 7)) == 2) < SECOND
             assert re.fullmatch(r"I have been working on an answer for \d+ s\.", texts(telegram, 7)[1])
 
             slack.command("/stop", "", user="U7")
-            assert await until(lambda: len(on_slack()) == 2) < 1
+            assert await until(lambda: len(on_slack()) == 2) < SECOND
             assert on_slack()[1] == "Stopped."
             telegram.bot.say("three", user=7)
-            assert await until(lambda: len(texts(telegram, 7)) == 3) < 1.5
+            assert await until(lambda: len(texts(telegram, 7)) == 3) < 1.5 * SECOND
             assert texts(telegram, 7)[2].startswith("three <telegram>one | slack>two | telegram>slow>")
             slack.command("/stop", "", user="U7")
             await until(lambda: len(on_slack()) == 3)
@@ -145,7 +146,7 @@ async def test_a_burst_is_one_answer_and_a_newer_message_interrupts(home: Home) 
             server.bot.say("slow", user=8)
             await until_claimed(home)
             server.bot.say("quick", user=8)
-            assert await until(lambda: len(texts(server, 8)) == 1) < 1
+            assert await until(lambda: len(texts(server, 8)) == 1) < SECOND
             assert await until(lambda: len(texts(server, 8)) == 2) < 2
             assert texts(server, 8) == ["Let me think again.", "slow\nquick <> as bot_telegram_8"]
             assert len(texts(server, 7)) == len(texts(server, group)) == 1
