@@ -193,7 +193,7 @@ def _pages(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         }
         for page in sorted(
             {line["page"] for line in lines},
-            key=lambda page: -max(pages[page]["p95_ms"] for pages in by_database.values() if page in pages),
+            key=lambda page: (-max(pages[page]["p95_ms"] for pages in by_database.values() if page in pages), page),
         )
     ]
     about = (
