@@ -177,7 +177,7 @@ def act_link(
         "label": label,
         "url": f"{address}?{'&'.join(filter(None, (query, parameters)))}".rstrip("?"),
         "key": key,
-        "obstacle": obstacle,
+        "obstacle": visible(obstacle),  # it may name somebody
         "tone": "primary" if primary else "quiet-danger" if danger else "",
     }
 
