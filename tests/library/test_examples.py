@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.home import ROOT
 from tests.acceptance.test_pairing_flow import texts, until
+from tests.fakes.discord import DiscordServer
 from tests.fakes.openai import OpenAIServer
 from tests.fakes.telegram import TOKEN, TelegramServer
 from tests.library.scripts import Scripts, ported
@@ -28,13 +29,8 @@ def telegram(server: TelegramServer) -> dict[str, str]:
     return {"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_API_BASE_URL": server.url, "TELEGRAM_POLICY": "allow"}
 
 
-def discord(server: TelegramServer) -> dict[str, str]:
-    return {
-        "DISCORD_TOKEN": TOKEN,
-        "DISCORD_API_BASE_URL": server.url,
-        "DISCORD_POLICY": "allow",
-        "BOTSRT_ADAPTER_PACKAGES": "botsrt.adapters,tests.library.platforms",
-    }
+def discord(server: DiscordServer) -> dict[str, str]:
+    return {"DISCORD_TOKEN": server.bot.token, "DISCORD_API_BASE_URL": server.url, "DISCORD_POLICY": "allow"}
 
 
 # -- "Run for weeks" ----
@@ -207,15 +203,16 @@ def in_a_program(example: str) -> str:
 async def test_one_person_has_one_conversation_on_two_platforms(
     example: str, scripts: Scripts, openai: OpenAIServer
 ) -> None:
-    example = example.replace("snowflake-1", "54321")  # a stand-in for Discord gives numbers
-    async with TelegramServer() as here, TelegramServer() as there:
+    example = example.replace("snowflake-1", "54321")  # Discord's ids are numbers
+    async with TelegramServer() as here, DiscordServer() as there:
+        channel = there.dm_channel("54321").id
         openai.say("Noted.")
         openai.say("Blue.")
         async with scripts.running(ported(example), **telegram(here), **discord(there)):
             here.bot.say("My favourite colour is blue", user=12345)
             await until(lambda: texts(here, 12345) == ["Noted."], seconds=60)
-            there.bot.say("What is my favourite colour?", user=54321)
-            await until(lambda: texts(there, 54321) == ["Blue."], seconds=60)
+            there.dm("What is my favourite colour?", user="54321")
+            await until(lambda: [sent.text for sent in there.standing(channel)] == ["Blue."], seconds=60)
     asked = [message["content"] for message in openai.requests[1]["messages"]]
     assert "My favourite colour is blue" in asked
     assert "What is my favourite colour?" in asked[-1]

@@ -1,1 +1,0 @@
-"""Platforms for the library's tests: ``BOTSRT_ADAPTER_PACKAGES=botsrt.adapters,tests.library.platforms``."""
