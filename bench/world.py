@@ -44,7 +44,8 @@ _COLUMNS = {
          runs_alone, runs_aside, turn_id, "trigger", run_mode, requested_by, request_reason, received_at, completed_at)
         SELECT n, 'null', 'bench', 'u' || (n % 1000 + 1), 'old' || n, '', '', 'direct', 'message',
          'bot_null_u' || (n % 1000 + 1), '', n % 1000 + 1, n % 1000 + 1, '{{"text": "an earlier message"}}',
-         'completed', 'answered', '', {now}, 0, 0, 0, 0, {no}, {no}, {uuid}, 'message', 'send', '', '', {now}, {now}""",
+         'completed', 'answered', '', {now}, 0, 0, 0, 0, {no}, {no}, {uuid}, 'message', 'send', '', '', {earlier},
+         {earlier}""",
     "botsrt_outboxmessage": """
         (id, idempotency_key, platform, account, channel_id, thread_id, reply_to, session_id, turn_id, entry_id, source,
          requested_by, text, buttons, edits, state, is_resend, attempts, next_attempt_at, worker_id,
@@ -127,6 +128,7 @@ def fill(table: str, columns: str, rows: int, *, first: int = 1) -> None:
     is_postgres = connection.vendor == "postgresql"
     words = {
         "now": "now()" if is_postgres else "datetime('now')",
+        "earlier": "now() - interval '1 day'" if is_postgres else "datetime('now', '-1 day')",  # it counts to no rate
         "yes": "true" if is_postgres else "1",
         "no": "false" if is_postgres else "0",
         "uuid": "lpad(to_hex(n), 32, '0')::uuid" if is_postgres else "printf('%032x', n)",
